@@ -1,0 +1,13 @@
+/* Log channels of -d: LOG_CHANNEL(name, "help"). */
+LOG_CHANNEL(in_asm, "guest code of each translation unit")
+LOG_CHANNEL(out_asm, "translated code, callouts by name (with in_asm: side by side)")
+LOG_CHANNEL(exec, "each entry into the translation cache from the dispatcher")
+LOG_CHANNEL(exit, "each exit to the dispatcher, with its reason")
+LOG_CHANNEL(int, "interrupts and exceptions delivered to the guest")
+LOG_CHANNEL(fault, "guest page faults and host faults in translated code")
+LOG_CHANNEL(shadow, "shadow page table fills, drops and flushes")
+LOG_CHANNEL(trace, "memory traces set, hit and removed")
+LOG_CHANNEL(chain, "chains made and undone")
+LOG_CHANNEL(dev, "device register accesses")
+LOG_CHANNEL(unimp, "things the guest asked for that we lack")
+LOG_CHANNEL(guest_error, "things a correct guest would not do")

@@ -1,0 +1,66 @@
+/*
+ * The binary translator: guest instructions to host code, and the ways in and out of it.
+ * bt/README.md tells the design, bt/xlate_table.c the register assignment.
+ */
+#ifndef BT_BT_H
+#define BT_BT_H
+
+#include "base/cpu.h"
+#include "decoder/decoder.h"
+#include "platform/platform.h"
+
+enum bt_mem_form { MEM_CHECKED, MEM_WINDOW, MEM_ADAPTIVE };
+
+/** What `-accel bt,...` can set. */
+struct bt_options {
+    size_t tc_bytes;          /* tc-size=, default 32 MiB                               */
+    bool chain;               /* chain=on|off                                           */
+    enum bt_mem_form mem;     /* mem=checked|window|adaptive                            */
+    unsigned max_insns;       /* tu-insns=, most instructions of a TU, 1..CCF_MAX_INSNS   */
+    bool verify;              /* verify=on|off: check every CCF's bytes                 */
+    bool icount;              /* clock=insn                                             */
+};
+
+/** Segment checks for accesses whose segment is not flat; supplied by monitor. */
+struct bt_ops {
+    void *ctx;
+    enum x86_rc (*segment_linear)(struct vcpu *cpu, enum seg_id seg, uint32_t off, unsigned size,
+                                  unsigned access, gva_t *va);
+    callout_fn *const *callouts;  /* [CALLOUT_COUNT] */
+    uint32_t features;            /* 1 << enum insn_feature that the CPU model has */
+};
+
+/** @return NULL when memory can't be had. Creates cpu->bt and cpu->tc. */
+struct bt *bt_new(struct vcpu *cpu, const struct bt_options *options, const struct host_features *host,
+                  const struct bt_ops *ops);
+void bt_free(struct bt *bt);
+
+/**
+ * Run translated code from cpu->eip until something needs the monitor.
+ * Finds or makes the CCF. A fetch fault comes back as EXIT_FAULT.
+ */
+enum exit_reason bt_run(struct vcpu *cpu);
+
+/** Translated code was interrupted by a host signal at cpu->host_rip: set cpu->eip to the guest
+ *  instruction. false when host_rip is not in the TC. */
+bool bt_locate(struct vcpu *cpu);
+
+/** The TC's executable range, for signal handlers. */
+bool bt_contains(const struct bt *bt, uint64_t host_rip);
+
+/** The guest wrote [pa, pa+len): drop what was made from it. */
+void bt_code_written(struct vcpu *cpu, gpa_t pa, uint32_t len);
+
+/** Drop all translations. */
+void bt_flush(struct vcpu *cpu);
+
+/** Cut the shadow return stack: equal EIPs could mean another address space or ring. */
+void bt_cut_returns(struct vcpu *cpu);
+
+/** Translate one TU from plain bytes without running it, for `ringdown explain` and tests.
+ *  The CCF is found in the TC afterwards. */
+struct ccf;
+struct ccf *bt_translate_bytes(struct vcpu *cpu, const uint8_t *bytes, size_t len, uint32_t eip,
+                               uint32_t mode);
+
+#endif

@@ -1,0 +1,95 @@
+/*
+ * The monitor: one VM. It joins vCPU, mmu, translation cache, translator and machine,
+ * runs the dispatch loop and delivers exceptions and interrupts.
+ */
+#ifndef MONITOR_MONITOR_H
+#define MONITOR_MONITOR_H
+
+#include "base/cpu.h"
+#include "bt/bt.h"
+#include "mmu/mmu.h"
+#include "monitor/machine.h"
+#include "platform/platform.h"
+
+enum cpu_vendor { VENDOR_AMD, VENDOR_INTEL };
+
+/** What CPUID shows, and with it which instructions and MSRs exist. monitor/cpu_model.c */
+struct cpu_model {
+    const char *name;
+    enum cpu_vendor vendor;
+    uint32_t max_leaf, signature; /* leaf 1 EAX */
+    uint32_t edx1, ecx1;          /* leaf 1     */
+    uint32_t ext_edx;             /* leaf 80000001 EDX */
+    const char *brand;            /* leaves 80000002..4; NULL: no extended leaves */
+};
+/** NULL when no model has that name. `cpu_models` lists them; the first is the default. */
+const struct cpu_model *cpu_model_find(const char *name);
+extern const struct cpu_model cpu_models[];
+extern const size_t cpu_model_count;
+
+struct vm_config {
+    uint8_t *ram;                 /* host mapping of guest memory, at least ram_bytes    */
+    uint64_t ram_bytes;
+    const struct cpu_model *model;
+    struct host_features host;
+    struct bt_options bt;
+    struct machine_config machine; /* mem_*, intr_*, a20_changed are filled by vm_new    */
+    bool no_reboot;
+    bool clock_insn;              /* deterministic: the VM clock counts instructions     */
+    uint32_t log_mask;
+};
+
+struct vm {
+    struct vcpu *cpu;
+    struct machine *machine;
+    const struct cpu_model *model;
+    struct vm_config config;
+    struct log log;
+    uint64_t tsc_base;            /* host TSC at power-on                                */
+    bool in_exception;            /* delivering; for #DF                                 */
+};
+
+/** @return NULL when memory can't be had. */
+struct vm *vm_new(const struct vm_config *config);
+void vm_free(struct vm *vm);
+
+/** Why vm_run came back. */
+struct vm_exit {
+    enum machine_stop why;
+    uint32_t code;           /* debug-exit value                                          */
+    bool unsupported;        /* the guest did something we lack: report is in `text`      */
+    char text[1024];         /* one-screen report of a triple fault or unsupported thing  */
+};
+
+/** Run until the machine stops. */
+void vm_run(struct vm *vm, struct vm_exit *out);
+
+/* ---- exceptions and transfers (monitor/exception.c, transfer.c) -------------------- */
+
+/** Deliver cpu->fault, earned by the instruction at cpu->eip. Handles #DF and triple fault:
+ *  X86_OK; or X86_UNSUPPORTED after a triple fault (machine_request_stop was called). */
+enum x86_rc exception_deliver(struct vm *vm);
+
+/** Deliver a hardware interrupt (or software one when `is_soft`) through the IDT.
+ *  X86_OK or X86_FAULT (recorded in cpu->fault, state unchanged). */
+enum x86_rc interrupt_deliver(struct vcpu *cpu, uint8_t vector, bool is_soft, bool has_error,
+                              uint16_t error, uint32_t return_eip);
+
+/* ---- segmentation (monitor/segment.c) ------------------------------------------------ */
+
+/** Load a data or stack segment register with all checks of MOV Sreg. X86_OK or X86_FAULT. */
+enum x86_rc segment_load(struct vcpu *cpu, enum seg_id seg, uint16_t sel);
+
+/** Check [off, off+size) against a segment (limit, type, null) and give the linear address.
+ *  X86_OK, or X86_FAULT with #GP(0) or #SS(0). access: ACC_READ | ACC_WRITE | ACC_EXEC. */
+enum x86_rc segment_linear(struct vcpu *cpu, enum seg_id seg, uint32_t off, unsigned size,
+                           unsigned access, gva_t *va);
+
+/** Segment check and guest memory access at the current privilege. */
+enum x86_rc vcpu_read(struct vcpu *cpu, enum seg_id seg, uint32_t off, void *buf, unsigned size);
+enum x86_rc vcpu_write(struct vcpu *cpu, enum seg_id seg, uint32_t off, const void *buf, unsigned size);
+
+/** The callout functions, by id. monitor/callout_table.c */
+extern callout_fn *const callout_table[CALLOUT_COUNT];
+
+#endif
