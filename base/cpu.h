@@ -108,18 +108,19 @@ struct vcpu {
     uint64_t stub_mem_done; /* 0x70   completes a bounced access                         */
     uint64_t stub_exit;     /* 0x78   R9D = exit_reason                                  */
     /* Shared as well, displacement of four bytes */
-    uint64_t stub_jt_miss;  /* R8D = target EIP                                          */
-    uint64_t stub_chain;    /* R9D = link                                                */
+    uint64_t stub_jt_miss;  /* R8D = target EIP: ask the dispatcher                      */
+    uint64_t stub_chain;    /* R9D = link, eip set: ask the dispatcher                   */
     uint64_t tmp[4];        /* spill slots of idioms                                     */
     uint32_t seg_base[SEG_COUNT]; /* copy of segs[].base for inline address arithmetic   */
     int64_t icount_left;    /* clock=insn: instructions until the next event             */
     uint32_t fpu_live;      /* 1: guest FPU state is in the host registers, 0: in fpu[]   */
     uint32_t mem_bounced;   /* an access went through bounce[] and is not complete       */
     uint64_t window_base;   /* host address of the current view's window, 0 without one  */
-    uint64_t lahf_ok;       /* host has LAHF in 64-bit mode and may use it               */
+    uint64_t stub_jt_probe; /* R8D = target EIP: through the jump table                  */
+    int32_t df_step;        /* 1, or -1 when DF is set; made on every way into the TC     */
+    uint32_t ccf_id;        /* clock=insn: the CCF that runs                              */
     uint8_t bounce[VCPU_BOUNCE_BYTES] __attribute__((aligned(64)));
     uint8_t fpu[512] __attribute__((aligned(64))); /* FXSAVE64 image                     */
-    uint8_t host_fpu[512] __attribute__((aligned(64)));
 
     /* The bounced access, filled by the slow path and completed by stub_mem_done */
     gva_t bounce_va;

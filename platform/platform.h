@@ -41,6 +41,8 @@ void platform_poll(struct vcpu *cpu);
 /** Zero-filled, page-aligned, reserved but not yet backed; NULL when it can't be had. */
 void *platform_reserve(size_t bytes);
 void platform_release(void *p, size_t bytes);
+/** Any access to [p, p+bytes) faults from now on: guards. Page-aligned. */
+void platform_guard(void *p, size_t bytes);
 /** Make a range read as zero again and give its memory back. */
 void platform_zero(void *p, size_t bytes);
 
