@@ -179,6 +179,15 @@ static void note_operands(const ZydisDecodedInstruction *zi, const ZydisDecodedO
     }
 }
 
+/* A hint NOP has no meaning beyond its length. Its prefixes chose ENDBR, RDSSP or BNDMOV on
+ * later processors, so they must not look like part of an opcode worth keeping. */
+static void mend_hint_nop(struct insn *in)
+{
+    in->rep = REP_NONE;
+    in->rep_is_opcode = false;
+    in->p66_is_opcode = false;
+}
+
 /* Where the size or direction that the translator must check differs from Zydis' view. */
 static void mend_memory(struct insn *in)
 {
@@ -377,7 +386,7 @@ enum decode_rc decode_insn(const uint8_t *bytes, size_t avail, bool code32, stru
     if (!ZYAN_SUCCESS(status))
         return decode_failed(status, out);
 
-    _Static_assert(ZYDIS_OPCODE_MAP_DEFAULT == MAP_1BYTE && ZYDIS_OPCODE_MAP_0F3A == MAP_0F3A, "same order");
+    _Static_assert((int)ZYDIS_OPCODE_MAP_0F == MAP_0F && (int)ZYDIS_OPCODE_MAP_0F3A == MAP_0F3A, "same order");
     out->len = zi.length;
     out->map = (uint8_t)zi.opcode_map;
     out->opcode = zi.opcode;
@@ -389,6 +398,8 @@ enum decode_rc decode_insn(const uint8_t *bytes, size_t avail, bool code32, stru
     note_operands(&zi, ops, out);
     if (out->has_mem)
         mend_memory(out);
+    if (out->mnemonic == ZYDIS_MNEMONIC_NOP)
+        mend_hint_nop(out);
     note_immediates(&zi, out);
     out->unit = (uint8_t)unit_of(out);
     out->info = info_of(out);
