@@ -82,7 +82,7 @@ static void note_prefixes(const ZydisDecodedInstruction *zi, struct insn *in)
         case 0xf3:
             if (is_string || is_mandatory)
                 in->rep = value == 0xf3 ? REP_F3 : REP_F2;
-            in->rep_is_opcode |= is_mandatory;
+            in->rep_is_opcode |= is_mandatory && !is_string;
             break;
         case 0x26: in->seg = SEG_ES; in->has_seg_override = true; break;
         case 0x2e: in->seg = SEG_CS; in->has_seg_override = true; break;
@@ -259,6 +259,12 @@ static void note_immediates(const ZydisDecodedInstruction *zi, struct insn *in)
     }
 }
 
+static bool converts_to_mmx(const struct insn *in)
+{
+    return in->mnemonic == ZYDIS_MNEMONIC_CVTPS2PI || in->mnemonic == ZYDIS_MNEMONIC_CVTTPS2PI ||
+           in->mnemonic == ZYDIS_MNEMONIC_CVTPD2PI || in->mnemonic == ZYDIS_MNEMONIC_CVTTPD2PI;
+}
+
 /* Which unit's "not available" rules apply. SSE before MMX: CVTPI2PS has both operands.
  * MOVNTI, the fences, PREFETCH and CLFLUSH use no vector state. */
 static enum insn_unit unit_of(const struct insn *in)
@@ -271,12 +277,16 @@ static enum insn_unit unit_of(const struct insn *in)
     if (in->reg_kind == RK_XMM || in->rm_kind == RK_XMM)
         return UNIT_SSE;
     if (in->reg_kind == RK_MMX || in->rm_kind == RK_MMX)
-        return UNIT_MMX;
+        return converts_to_mmx(in) ? UNIT_SSE : UNIT_MMX;
     switch (in->mnemonic) {
     case ZYDIS_MNEMONIC_EMMS:
         return UNIT_MMX;
     case ZYDIS_MNEMONIC_LDMXCSR:
     case ZYDIS_MNEMONIC_STMXCSR:
+    case ZYDIS_MNEMONIC_CVTSS2SI: /* from memory the XMM register is absent */
+    case ZYDIS_MNEMONIC_CVTTSS2SI:
+    case ZYDIS_MNEMONIC_CVTSD2SI:
+    case ZYDIS_MNEMONIC_CVTTSD2SI:
         return UNIT_SSE;
     case ZYDIS_MNEMONIC_FXSAVE:
     case ZYDIS_MNEMONIC_FXRSTOR:
