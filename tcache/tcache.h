@@ -2,13 +2,25 @@
  * The translation cache: where compiled code fragments (CCFs) live, how they are
  * found, chained, dropped and evicted.
  *
- * Memory is a fixed ring of regions. Hot code grows up from a region's start, cold
- * code (slow paths, exits) down from its end. When a region must be reused, every
- * CCF in it is dropped first: chains into it are undone, jump-table entries and
- * shadow return stacks are cut.
+ * Memory is a ring of regions of equal size. Each has a hot part (straight code), a cold
+ * part (slow paths, continuations) and an arena for the records of its CCFs, so that
+ * evicting a region frees everything at once. Eviction is first in, first out: when the
+ * ring comes round, every CCF of the oldest region is dropped first.
  *
- * A CCF is found by (PA of its first byte, EIP, CS base, mode). A per-page list
- * leads from a written PA to the CCFs made from it.
+ * A CCF is found by (PA of its first byte, EIP, CS base, mode). A per-page list leads from
+ * a written PA to the CCFs made from it.
+ *
+ * The *jump table* of a view leads from the low 16 bits of an EIP to the verify entry of a
+ * CCF, which checks the whole EIP. It holds only what is valid under the view's present
+ * fetch mappings; an unused slot holds the miss stub.
+ *
+ * Invariants:
+ *  - a live CCF is in the hash, in the list of each page its bytes touch, and those pages
+ *    are traced;
+ *  - a dead CCF is in none of them, nothing is chained to it and no jump table slot or
+ *    shadow return stack leads to it (the monitor cuts the stacks when `generation` moves);
+ *    its code stays in place until its region is evicted, since it may be running;
+ *  - a link is patched to its target's entry exactly while link->to is set.
  */
 #ifndef TCACHE_TCACHE_H
 #define TCACHE_TCACHE_H
@@ -16,23 +28,26 @@
 #include "base/cpu.h"
 
 #define CCF_MAX_INSNS 64
-#define CCF_MAX_LINKS 8   /* direct exits of one CCF */
+#define CCF_MAX_LINKS 24 /* direct exits of one CCF */
 
 /** One guest instruction of a CCF. */
 struct ccf_insn {
-    uint16_t guest_ofs;  /* from the CCF's first guest byte                          */
-    uint16_t hot_ofs;    /* of its code, from ccf->hot                               */
-    uint32_t cold_ofs;   /* of its slow path, from ccf->cold, or UINT32_MAX           */
+    uint16_t guest_ofs; /* from the CCF's first guest byte                              */
+    uint16_t pad;
+    uint32_t hot_ofs;   /* of its code, from ccf->hot                                   */
+    uint32_t cold_ofs;  /* of its slow path, from ccf->cold; where none, of the next one */
 };
 
-/** A direct exit that can be chained: `jmp rel32` or `jcc rel32` or `call rel32`. */
+/** A direct exit that can be chained: the rel32 of a jmp, jcc or call in the hot part. */
 struct ccf_link {
-    uint32_t patch_ofs;  /* of the rel32, from ccf->hot                               */
-    uint32_t cold_ofs;   /* of the continuation it goes to while unchained, from ccf->cold */
+    uint32_t patch_ofs;       /* of the rel32, from ccf->hot                              */
+    uint32_t unchained_ofs;   /* the continuation that asks the dispatcher, from ccf->cold */
+    uint32_t table_ofs;       /* the continuation through the jump table, from ccf->cold  */
     uint32_t target_eip;
-    bool poll;           /* backward: enters the target at its poll point             */
-    struct ccf *to;      /* chained target or NULL                                    */
-    struct ccf_link *next_in; /* list of links into `to`                              */
+    bool poll;                /* backward: enter the target at its poll point             */
+    bool by_table;            /* patched to table_ofs for good                            */
+    struct ccf *to;           /* chained target or NULL                                   */
+    struct ccf_link *next_in; /* the next link into `to`                                  */
     struct ccf *owner;
 };
 
@@ -41,70 +56,109 @@ struct ccf_key {
     uint32_t eip;
     uint32_t cs_base;
     uint32_t mode;
-    uint32_t pad;  /* zero: the key is hashed as bytes */
+    uint32_t zero; /* the key is hashed as bytes */
 };
+
+#define CCF_ONE_PAGE UINT64_MAX
 
 struct ccf {
     struct ccf_key key;
     struct ccf *hash_next;
-    struct ccf *page_next[2]; /* lists of the one or two pages its bytes lie in     */
-    uint64_t pa2;             /* page of the bytes past the first page, or UINT64_MAX */
-    uint16_t guest_len;       /* bytes                                               */
+    struct ccf *page_next[2]; /* in the lists of its first and second page               */
+    uint64_t pfn2;            /* page of the bytes beyond the first page, or CCF_ONE_PAGE */
+    uint16_t guest_len;       /* bytes                                                    */
     uint16_t ninsns;
     uint8_t nlinks;
-    bool live;
     uint8_t region;
+    bool live;
     uint32_t hot_len, cold_len;
-    const uint8_t *hot;       /* executable view: verify entry                        */
-    const uint8_t *cold;
-    uint16_t poll_ofs, body_ofs; /* entries, from hot; the verify entry is at verify_ofs */
-    uint16_t verify_ofs;
-    struct ccf_insn *insns;   /* [ninsns]                                            */
-    struct ccf_link *links;   /* [nlinks]                                            */
-    struct ccf_link *in;      /* links of others that are chained to this             */
+    const uint8_t *hot, *cold; /* executable view                                         */
+    uint16_t verify_ofs, poll_ofs, body_ofs; /* entries, from hot                         */
+    struct ccf_insn *insns;   /* [ninsns]                                                 */
+    struct ccf_link *links;   /* [nlinks]                                                 */
+    struct ccf_link *in;      /* links chained to this                                    */
+    uint32_t heat;            /* slow-path visits and the like, for the policies of bt    */
 };
 
 struct tcache_config {
-    size_t bytes;             /* of code memory, at least 64 KiB                      */
-    bool chain;               /* chain direct exits                                   */
-    const uint8_t *chain_stub, *jt_miss_stub;
-};
-
-struct tcache_ops {
+    size_t bytes;                 /* of code memory; at least TCACHE_MIN_BYTES              */
+    const uint8_t *jt_miss_stub;  /* what unused jump-table slots hold                     */
+    uint8_t *jump_table[2];       /* of the supervisor and the user view                   */
     void *ctx;
-    void (*trace_add)(void *ctx, gpa_t pa);     /* first CCF from this page           */
-    void (*trace_remove)(void *ctx, gpa_t pa);  /* last CCF from this page is gone    */
+    void (*trace_add)(void *ctx, gpa_t pa);    /* first CCF from this page                 */
+    void (*trace_remove)(void *ctx, gpa_t pa); /* last CCF from this page is gone          */
 };
+#define TCACHE_MIN_BYTES (128u << 10)
+
+/** Why CCFs are dropped, for the counters. */
+enum tcache_cause { DROP_WRITE, DROP_SELF, DROP_DMA, DROP_EVICT };
 
 /** @return NULL when memory can't be had. */
-struct tcache *tcache_new(struct vcpu *cpu, const struct tcache_config *config,
-                          const struct tcache_ops *ops);
+struct tcache *tcache_new(struct vcpu *cpu, const struct tcache_config *config);
 void tcache_free(struct tcache *tc);
 
-/* ---- making ------------------------------------------------------------------ */
+/* ---- making ------------------------------------------------------------------------- */
 
-/** Room for one CCF: write through rw pointers; `exec_delta` turns them into run addresses. */
+/** Room of the present region, RW view. Run address = RW address + exec_delta. */
 struct tcache_room {
-    uint8_t *hot, *hot_end;   /* RW view, grows up                                    */
-    uint8_t *cold_lo, *cold;  /* RW view: cold code is written at [cold_lo, ..) then moved? no: see tcache.c */
-    ptrdiff_t exec_delta;     /* run address = RW address + exec_delta                */
+    uint8_t *hot, *hot_end;
+    uint8_t *cold, *cold_end;
+    ptrdiff_t exec_delta;
+    bool is_fresh; /* the region is empty: there is no larger room to be had */
 };
+void tcache_room(struct tcache *tc, struct tcache_room *room);
+/** Go on to the next region of the ring, evicting what is there. */
+void tcache_next_region(struct tcache *tc);
 
+/** What the translator made, to be copied into the cache's records. */
+struct ccf_draft {
+    struct ccf_key key;
+    uint64_t pfn2;
+    uint32_t guest_len;
+    uint32_t hot_len, cold_len;
+    uint16_t verify_ofs, poll_ofs, body_ofs;
+    unsigned ninsns, nlinks;
+    struct ccf_insn insns[CCF_MAX_INSNS];
+    struct ccf_link links[CCF_MAX_LINKS];
+};
+/** Record the code just written at the start of the room. NULL when the region's arena is
+ *  full: take the next region and translate again. */
+struct ccf *tcache_commit(struct tcache *tc, const struct ccf_draft *draft);
+/** Handle by which emitted code names a link of the CCF that will be committed next. */
+uint32_t tcache_next_link_handle(struct tcache *tc, unsigned index);
+struct ccf_link *tcache_link(struct tcache *tc, uint32_t handle);
+
+/* ---- finding ------------------------------------------------------------------------- */
 struct ccf *tcache_lookup(struct tcache *tc, const struct ccf_key *key);
-
-/* ---- what tests and monitors ask ---------------------------------------------- */
 /** The CCF whose code holds host address `rip`, or NULL. */
 struct ccf *tcache_find_rip(struct tcache *tc, const uint8_t *rip);
+/** Index of the instruction whose code holds `rip`. */
+unsigned ccf_insn_at(const struct ccf *ccf, const uint8_t *rip);
+/** The executable range of the whole cache. */
+void tcache_range(const struct tcache *tc, const uint8_t **lo, const uint8_t **hi);
 
-/** Drop every CCF with a byte in [pa, pa+len). @return how many. */
-unsigned tcache_invalidate(struct tcache *tc, gpa_t pa, uint32_t len);
+/* ---- chaining ------------------------------------------------------------------------- */
+void tcache_chain(struct tcache *tc, struct ccf_link *link, struct ccf *to);
+/** Send a link through the jump table from now on (its target may not be chained to). */
+void tcache_chain_by_table(struct tcache *tc, struct ccf_link *link);
+
+/* ---- dropping ------------------------------------------------------------------------- */
+/** Drop every CCF with a byte in [pa, pa+len), which must not cross a page. @return how many. */
+unsigned tcache_invalidate(struct tcache *tc, gpa_t pa, uint32_t len, enum tcache_cause cause);
+void tcache_drop(struct tcache *tc, struct ccf *ccf, enum tcache_cause cause);
 /** Drop everything. */
 void tcache_flush(struct tcache *tc);
+/** Moves whenever a CCF is dropped: whoever holds CCF pointers or return addresses compares. */
+uint64_t tcache_generation(const struct tcache *tc);
 
-/** Remove jump-table entries: fetch mappings died (see mmu_ops). */
+/* ---- jump tables ------------------------------------------------------------------------ */
+void tcache_jt_fill(struct tcache *tc, unsigned view, struct ccf *ccf, bool is_global);
 void tcache_jt_drop_all(struct tcache *tc, unsigned view, bool keep_global);
 void tcache_jt_drop_range(struct tcache *tc, unsigned view, gva_t va, uint32_t bytes);
 
+/** Check the invariants above; -> number of violations. For tests and --audit. */
 unsigned tcache_audit(struct tcache *tc);
+/** Call fn for every live CCF (perf map, heat). */
+void tcache_for_each(struct tcache *tc, void (*fn)(void *ctx, struct ccf *ccf), void *ctx);
 
 #endif

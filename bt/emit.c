@@ -1,0 +1,345 @@
+/*
+ * Host instruction encoding. One function builds prefixes and REX, one the ModRM, SIB and
+ * displacement; everything else is a name for a form.
+ *
+ * Reference: Intel SDM vol. 2A, ch. 2 "Instruction Format".
+ */
+#include "bt/emit.h"
+
+#include "base/string.h"
+
+void put8(struct emit *e, unsigned v)
+{
+    if (e->p >= e->end) {
+        e->overflow = true;
+        return;
+    }
+    *e->p++ = (uint8_t)v;
+}
+
+void put32(struct emit *e, uint32_t v)
+{
+    for (int i = 0; i < 4; i++, v >>= 8)
+        put8(e, v & 0xff);
+}
+
+void put64(struct emit *e, uint64_t v)
+{
+    put32(e, (uint32_t)v);
+    put32(e, (uint32_t)(v >> 32));
+}
+
+/* LOCK, 66, F3/F2, REX and the opcode with its map. */
+static void put_opcode(struct emit *e, unsigned flags, unsigned opcode, unsigned rex)
+{
+    if (flags & ENC_LOCK)
+        put8(e, 0xf0);
+    if (flags & ENC_66)
+        put8(e, 0x66);
+    if (flags & ENC_F3)
+        put8(e, 0xf3);
+    if (flags & ENC_F2)
+        put8(e, 0xf2);
+    if (flags & ENC_W)
+        rex |= 8;
+    if (rex)
+        put8(e, 0x40 | rex);
+    if (flags & (ENC_0F | ENC_0F38 | ENC_0F3A))
+        put8(e, 0x0f);
+    if (flags & ENC_0F38)
+        put8(e, 0x38);
+    if (flags & ENC_0F3A)
+        put8(e, 0x3a);
+    put8(e, opcode);
+}
+
+/* ModRM, SIB and displacement. Without a base an address is absolute and needs a SIB byte:
+ * mod 0 rm 5 alone would be relative to RIP. */
+static void put_mem(struct emit *e, unsigned reg, struct hmem m)
+{
+    unsigned base = m.base & 7u;
+    unsigned sib = (unsigned)m.scale_log2 << 6 | (m.index == H_NONE ? 4u : m.index & 7u) << 3;
+    bool need_sib = m.index != H_NONE || m.base == H_NONE || base == 4;
+    unsigned mod;
+
+    if (m.base == H_NONE) {
+        put8(e, (reg & 7) << 3 | 4);
+        put8(e, sib | 5);
+        put32(e, (uint32_t)m.disp);
+        return;
+    }
+    if (m.disp == 0 && base != 5)
+        mod = 0;
+    else
+        mod = m.disp >= -128 && m.disp <= 127 ? 1 : 2;
+    put8(e, mod << 6 | (reg & 7) << 3 | (need_sib ? 4 : base));
+    if (need_sib)
+        put8(e, sib | base);
+    if (mod == 1)
+        put8(e, (uint8_t)m.disp);
+    else if (mod == 2)
+        put32(e, (uint32_t)m.disp);
+}
+
+void e_op_rr(struct emit *e, unsigned flags, unsigned opcode, unsigned reg, unsigned rm)
+{
+    put_opcode(e, flags, opcode, (reg >> 3) << 2 | rm >> 3);
+    put8(e, 0xc0 | (reg & 7) << 3 | (rm & 7));
+}
+
+void e_op_rm(struct emit *e, unsigned flags, unsigned opcode, unsigned reg, struct hmem m)
+{
+    unsigned rex = (reg >> 3) << 2;
+
+    if (m.base != H_NONE)
+        rex |= m.base >> 3;
+    if (m.index != H_NONE)
+        rex |= (unsigned)(m.index >> 3) << 1;
+    if (m.window) {
+        put8(e, 0x65);
+        put8(e, 0x67);
+    }
+    put_opcode(e, flags, opcode, rex);
+    put_mem(e, reg, m);
+}
+
+void e_op_r(struct emit *e, unsigned flags, unsigned opcode, unsigned reg)
+{
+    put_opcode(e, flags, opcode | (reg & 7), reg >> 3);
+}
+
+void e_op(struct emit *e, unsigned flags, unsigned opcode)
+{
+    put_opcode(e, flags, opcode, 0);
+}
+
+/* ---- moves ------------------------------------------------------------------------- */
+
+void e_mov_r32_r32(struct emit *e, enum host_reg to, enum host_reg from)
+{
+    e_op_rr(e, 0, 0x89, from, to);
+}
+
+void e_mov_r64_r64(struct emit *e, enum host_reg to, enum host_reg from)
+{
+    e_op_rr(e, ENC_W, 0x89, from, to);
+}
+
+void e_mov_r32_imm32(struct emit *e, enum host_reg to, uint32_t imm)
+{
+    e_op_r(e, 0, 0xb8, to);
+    put32(e, imm);
+}
+
+void e_mov_r64_imm64(struct emit *e, enum host_reg to, uint64_t imm)
+{
+    if (imm <= UINT32_MAX) {
+        e_mov_r32_imm32(e, to, (uint32_t)imm);
+        return;
+    }
+    e_op_r(e, ENC_W, 0xb8, to);
+    put64(e, imm);
+}
+
+void e_mov_r32_m32(struct emit *e, enum host_reg to, struct hmem m)
+{
+    e_op_rm(e, 0, 0x8b, to, m);
+}
+
+void e_mov_r64_m64(struct emit *e, enum host_reg to, struct hmem m)
+{
+    e_op_rm(e, ENC_W, 0x8b, to, m);
+}
+
+void e_mov_m32_r32(struct emit *e, struct hmem m, enum host_reg from)
+{
+    e_op_rm(e, 0, 0x89, from, m);
+}
+
+void e_mov_m64_r64(struct emit *e, struct hmem m, enum host_reg from)
+{
+    e_op_rm(e, ENC_W, 0x89, from, m);
+}
+
+void e_mov_m32_imm32(struct emit *e, struct hmem m, uint32_t imm)
+{
+    e_op_rm(e, 0, 0xc7, 0, m);
+    put32(e, imm);
+}
+
+void e_mov_m8_imm8(struct emit *e, struct hmem m, uint8_t imm)
+{
+    e_op_rm(e, 0, 0xc6, 0, m);
+    put8(e, imm);
+}
+
+void e_lea_r32(struct emit *e, enum host_reg to, struct hmem m)
+{
+    e_op_rm(e, 0, 0x8d, to, m);
+}
+
+void e_lea_r64(struct emit *e, enum host_reg to, struct hmem m)
+{
+    e_op_rm(e, ENC_W, 0x8d, to, m);
+}
+
+void e_movzx_r32_r8(struct emit *e, enum host_reg to, enum host_reg from)
+{
+    /* Without a REX prefix 4..7 would mean AH..BH. */
+    put8(e, 0x40 | (to >> 3) << 2 | from >> 3);
+    put8(e, 0x0f);
+    put8(e, 0xb6);
+    put8(e, 0xc0 | (to & 7) << 3 | (from & 7));
+}
+
+void e_movzx_r32_r16(struct emit *e, enum host_reg to, enum host_reg from)
+{
+    e_op_rr(e, ENC_0F, 0xb7, to, from);
+}
+
+void e_movzx_r32_m8(struct emit *e, enum host_reg to, struct hmem m)
+{
+    e_op_rm(e, ENC_0F, 0xb6, to, m);
+}
+
+void e_movzx_r32_m16(struct emit *e, enum host_reg to, struct hmem m)
+{
+    e_op_rm(e, ENC_0F, 0xb7, to, m);
+}
+
+void e_movsx_r32_r16(struct emit *e, enum host_reg to, enum host_reg from)
+{
+    e_op_rr(e, ENC_0F, 0xbf, to, from);
+}
+
+/* VEX.LZ.pp.0F38.W F7 /r: pp 1 SHLX, 2 SARX, 3 SHRX (BMI2) */
+static void shift_x(struct emit *e, unsigned pp, bool w, unsigned to, unsigned from, unsigned count)
+{
+    put8(e, 0xc4);
+    put8(e, (to < 8 ? 0x80u : 0) | 0x40 | (from < 8 ? 0x20u : 0) | 2);
+    put8(e, (w ? 0x80u : 0) | (~count & 15) << 3 | pp);
+    put8(e, 0xf7);
+    put8(e, 0xc0 | (to & 7) << 3 | (from & 7));
+}
+
+void e_shrx_r32(struct emit *e, enum host_reg to, enum host_reg from, enum host_reg count)
+{
+    shift_x(e, 3, false, to, from, count);
+}
+
+void e_shrx_r64(struct emit *e, enum host_reg to, enum host_reg from, enum host_reg count)
+{
+    shift_x(e, 3, true, to, from, count);
+}
+
+void e_sarx_r32(struct emit *e, enum host_reg to, enum host_reg from, enum host_reg count)
+{
+    shift_x(e, 2, false, to, from, count);
+}
+
+void e_shlx_r32(struct emit *e, enum host_reg to, enum host_reg from, enum host_reg count)
+{
+    shift_x(e, 1, false, to, from, count);
+}
+
+void e_pushfq(struct emit *e)
+{
+    put8(e, 0x9c);
+}
+
+void e_popfq(struct emit *e)
+{
+    put8(e, 0x9d);
+}
+
+void e_push_r64(struct emit *e, enum host_reg r)
+{
+    e_op_r(e, 0, 0x50, r);
+}
+
+void e_pop_r64(struct emit *e, enum host_reg r)
+{
+    e_op_r(e, 0, 0x58, r);
+}
+
+/* ---- control ----------------------------------------------------------------------- */
+
+static uint8_t *branch8(struct emit *e, unsigned opcode)
+{
+    put8(e, opcode);
+    put8(e, 0);
+    return e->p - 1;
+}
+
+static uint8_t *branch32(struct emit *e)
+{
+    put32(e, 0);
+    return e->p - 4;
+}
+
+uint8_t *e_jrcxz_fwd(struct emit *e)
+{
+    return branch8(e, 0xe3);
+}
+
+uint8_t *e_jmp8_fwd(struct emit *e)
+{
+    return branch8(e, 0xeb);
+}
+
+uint8_t *e_jmp32_fwd(struct emit *e)
+{
+    put8(e, 0xe9);
+    return branch32(e);
+}
+
+uint8_t *e_jcc32_fwd(struct emit *e, unsigned cc)
+{
+    put8(e, 0x0f);
+    put8(e, 0x80 | cc);
+    return branch32(e);
+}
+
+uint8_t *e_call32_fwd(struct emit *e)
+{
+    put8(e, 0xe8);
+    return branch32(e);
+}
+
+void e_jrcxz_to(struct emit *e, const uint8_t *target)
+{
+    e_patch8(e_jrcxz_fwd(e), target);
+}
+
+void e_jmp32_to(struct emit *e, const uint8_t *target)
+{
+    uint8_t *at = e_jmp32_fwd(e);
+    if (!e->overflow)
+        e_patch32(at, target);
+}
+
+void e_patch8(uint8_t *at, const uint8_t *target)
+{
+    *at = (uint8_t)(target - (at + 1));
+}
+
+void e_patch32(uint8_t *at, const uint8_t *target)
+{
+    int32_t rel = (int32_t)(target - (at + 4));
+    memcpy(at, &rel, 4);
+}
+
+void e_jmp_m64(struct emit *e, struct hmem m)
+{
+    e_op_rm(e, 0, 0xff, 4, m);
+}
+
+void e_call_m64(struct emit *e, struct hmem m)
+{
+    e_op_rm(e, 0, 0xff, 2, m);
+}
+
+void e_ret(struct emit *e)
+{
+    put8(e, 0xc3);
+}

@@ -1,0 +1,64 @@
+/* The invariants of tcache.h, checked one by one. For tests and --audit. */
+#include "base/log.h"
+#include "tcache/tcache_internal.h"
+
+static bool in_page_list(struct tcache *tc, uint64_t pfn, const struct ccf *c)
+{
+    const struct code_page *p = tcache_page_find(tc, pfn);
+
+    if (!p)
+        return false;
+    for (const struct ccf *x = p->head; x; x = x->page_next[x->key.pa >> GUEST_PAGE_SHIFT == pfn ? 0 : 1])
+        if (x == c)
+            return true;
+    return false;
+}
+
+static unsigned complain(struct tcache *tc, const struct ccf *c, const char *what)
+{
+    log_printf(tc->cpu->log, "tcache audit: EIP 0x%08x: %s\n", c->key.eip, what);
+    return 1;
+}
+
+static unsigned audit_live(struct tcache *tc, const struct ccf *c)
+{
+    unsigned bad = 0;
+    const struct ccf *x = *tcache_hash_slot(tc, &c->key);
+
+    while (x && x != c)
+        x = x->hash_next;
+    if (!x)
+        bad += complain(tc, c, "live but not in the hash");
+    if (!in_page_list(tc, c->key.pa >> GUEST_PAGE_SHIFT, c))
+        bad += complain(tc, c, "not in its page's list");
+    if (c->pfn2 != CCF_ONE_PAGE && !in_page_list(tc, c->pfn2, c))
+        bad += complain(tc, c, "not in its second page's list");
+    for (const struct ccf_link *l = c->in; l; l = l->next_in)
+        if (l->to != c || !l->owner->live)
+            bad += complain(tc, c, "a link into it is stale");
+    return bad;
+}
+
+static unsigned audit_dead(struct tcache *tc, const struct ccf *c)
+{
+    unsigned bad = 0;
+
+    if (c->in)
+        bad += complain(tc, c, "dead but chained to");
+    for (int v = 0; v < 2; v++)
+        if (tc->jt[v].slot[(uint16_t)c->key.eip] == ccf_verify(c))
+            bad += complain(tc, c, "dead but in a jump table");
+    return bad;
+}
+
+unsigned tcache_audit(struct tcache *tc)
+{
+    unsigned bad = 0;
+
+    for (unsigned i = 0; i < TC_REGIONS; i++)
+        for (unsigned k = 0; k < tc->region[i].count; k++) {
+            const struct ccf *c = tc->region[i].order[k];
+            bad += c->live ? audit_live(tc, c) : audit_dead(tc, c);
+        }
+    return bad;
+}

@@ -1,0 +1,132 @@
+/*
+ * Chains (patched direct exits) and jump tables (everything keyed by an address). Only this
+ * file patches live code: one aligned-or-not 32-bit store to the displacement of a branch
+ * of the same thread, which x86 makes visible to its own instruction fetch at the next jump.
+ */
+#include "base/log.h"
+#include "base/string.h"
+#include "tcache/tcache_internal.h"
+
+static void patch(struct tcache *tc, struct ccf_link *link, const uint8_t *target)
+{
+    const uint8_t *at = link->owner->hot + link->patch_ofs;
+    int32_t rel = (int32_t)(target - (at + 4));
+
+    memcpy(tcache_rw(tc, at), &rel, sizeof rel);
+}
+
+void tcache_chain(struct tcache *tc, struct ccf_link *link, struct ccf *to)
+{
+    if (link->to || link->by_table)
+        return;
+    patch(tc, link, to->hot + (link->poll ? to->poll_ofs : to->body_ofs));
+    link->to = to;
+    link->next_in = to->in;
+    to->in = link;
+    STAT_INC(tc->cpu, chain);
+    LOG(tc->cpu->log, chain, "chain EIP 0x%08x -> 0x%08x\n", link->owner->key.eip, to->key.eip);
+}
+
+void tcache_chain_by_table(struct tcache *tc, struct ccf_link *link)
+{
+    if (link->to)
+        return;
+    link->by_table = true;
+    patch(tc, link, link->owner->cold + link->table_ofs);
+}
+
+/* Both directions: who jumps to it, and where it jumps. */
+void tcache_unchain(struct tcache *tc, struct ccf *ccf)
+{
+    for (struct ccf_link *l = ccf->in, *next; l; l = next) {
+        next = l->next_in;
+        patch(tc, l, l->owner->cold + l->unchained_ofs);
+        l->to = NULL;
+        l->next_in = NULL;
+        STAT_INC(tc->cpu, unchain);
+    }
+    ccf->in = NULL;
+    for (unsigned i = 0; i < ccf->nlinks; i++) {
+        struct ccf_link *l = &ccf->links[i];
+        if (!l->to)
+            continue;
+        struct ccf_link **at = &l->to->in;
+        while (*at != l)
+            at = &(*at)->next_in;
+        *at = l->next_in;
+        patch(tc, l, ccf->cold + l->unchained_ofs); /* the code may still be running */
+        l->to = NULL;
+    }
+}
+
+/* ---- jump tables -------------------------------------------------------------------------- */
+
+void tcache_jt_init(struct tcache *tc)
+{
+    for (int v = 0; v < 2; v++)
+        for (uint32_t i = 0; i < VIEW_JT_ENTRIES; i++)
+            tc->jt[v].slot[i] = tc->config.jt_miss_stub;
+}
+
+void tcache_jt_fill(struct tcache *tc, unsigned view, struct ccf *ccf, bool is_global)
+{
+    struct jump_table *jt = &tc->jt[view];
+    uint16_t i = (uint16_t)ccf->key.eip;
+
+    jt->slot[i] = ccf_verify(ccf);
+    jt->eip[i] = ccf->key.eip;
+    jt->is_global[i] = is_global;
+    if (!jt->is_listed[i]) {
+        jt->is_listed[i] = 1;
+        jt->used[jt->nused++] = i;
+    }
+    STAT_INC(tc->cpu, jt_fill);
+}
+
+/* Keep the used slots for which `keep` holds; clear and forget the others. */
+static void clear_slot(struct tcache *tc, struct jump_table *jt, uint16_t i)
+{
+    jt->slot[i] = tc->config.jt_miss_stub;
+    jt->is_listed[i] = 0;
+}
+
+void tcache_jt_drop_all(struct tcache *tc, unsigned view, bool keep_global)
+{
+    struct jump_table *jt = &tc->jt[view];
+    unsigned kept = 0;
+
+    for (unsigned k = 0; k < jt->nused; k++) {
+        uint16_t i = jt->used[k];
+        if (keep_global && jt->is_global[i])
+            jt->used[kept++] = i;
+        else
+            clear_slot(tc, jt, i);
+    }
+    jt->nused = kept;
+}
+
+/* A CCF is reached by its first byte; one that straddles depends on the next page too. */
+void tcache_jt_drop_range(struct tcache *tc, unsigned view, gva_t va, uint32_t bytes)
+{
+    struct jump_table *jt = &tc->jt[view];
+    uint32_t first = va.v - 16, span = bytes + 16;
+    unsigned kept = 0;
+
+    for (unsigned k = 0; k < jt->nused; k++) {
+        uint16_t i = jt->used[k];
+        if (jt->eip[i] - first < span)
+            clear_slot(tc, jt, i);
+        else
+            jt->used[kept++] = i;
+    }
+    jt->nused = kept;
+}
+
+void tcache_jt_drop_ccf(struct tcache *tc, const struct ccf *ccf)
+{
+    uint16_t i = (uint16_t)ccf->key.eip;
+
+    for (int v = 0; v < 2; v++)
+        if (tc->jt[v].slot[i] == ccf_verify(ccf))
+            tc->jt[v].slot[i] = tc->config.jt_miss_stub; /* stays listed */
+}

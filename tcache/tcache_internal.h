@@ -1,0 +1,75 @@
+/* What the files of tcache/ share. */
+#ifndef TCACHE_TCACHE_INTERNAL_H
+#define TCACHE_TCACHE_INTERNAL_H
+
+#include "tcache/tcache.h"
+
+#define TC_REGIONS 4u
+
+/* A guest page that holds the bytes of at least one live CCF. */
+struct code_page {
+    uint64_t pfn;
+    struct code_page *hash_next; /* or the next free one */
+    struct ccf *head;
+    uint64_t granules;           /* bit i: some CCF covers bytes [64i, 64i+64); never cleared
+                                    while the page has CCFs, so it may claim too much */
+    uint32_t count;
+};
+
+struct region {
+    uint8_t *hot, *hot_end, *cold, *cold_end; /* RW view */
+    uint8_t *hot_next, *cold_next;
+    uint8_t *arena, *arena_end, *arena_next;
+    struct ccf **order;                       /* [count] by hot address; grows down from arena_end */
+    unsigned count;
+};
+
+/* One view's jump table with what its slots stand for. */
+struct jump_table {
+    const uint8_t **slot;  /* [VIEW_JT_ENTRIES] */
+    uint32_t *eip;         /* whole EIP of each used slot */
+    uint8_t *is_global;
+    uint16_t *used;        /* indices of slots that were filled since the last clear */
+    uint8_t *is_listed;
+    unsigned nused;
+};
+
+struct tcache {
+    struct vcpu *cpu;
+    struct tcache_config config;
+    uint8_t *rw;
+    const uint8_t *rx;
+    ptrdiff_t exec_delta;
+    uint8_t *arena;
+    size_t arena_bytes;
+
+    struct region region[TC_REGIONS];
+    unsigned current;
+
+    struct ccf **hash;
+    uint32_t hash_mask;
+    struct code_page *pages, *free_page;
+    struct code_page **page_hash;
+    uint32_t page_mask;
+    uint32_t npages;
+
+    struct jump_table jt[2];
+    uint64_t generation;
+    size_t footprint;   /* bytes of this reservation */
+};
+
+struct ccf **tcache_hash_slot(struct tcache *tc, const struct ccf_key *key);
+bool tcache_pages_add(struct tcache *tc, struct ccf *ccf); /* false: the pool is empty */
+void tcache_pages_remove(struct tcache *tc, struct ccf *ccf);
+struct code_page *tcache_page_find(struct tcache *tc, uint64_t pfn);
+void tcache_unchain(struct tcache *tc, struct ccf *ccf);
+void tcache_jt_drop_ccf(struct tcache *tc, const struct ccf *ccf);
+void tcache_jt_init(struct tcache *tc);
+
+static inline const uint8_t *ccf_verify(const struct ccf *c) { return c->hot + c->verify_ofs; }
+static inline uint8_t *tcache_rw(const struct tcache *tc, const uint8_t *rx)
+{
+    return tc->rw + (rx - tc->rx);
+}
+
+#endif
