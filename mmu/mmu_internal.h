@@ -1,0 +1,156 @@
+/*
+ * Private to mmu/: the views' tables, the physical map and what the files share.
+ *
+ * A view is the pair of slot tables that translated code reads plus what is
+ * needed to take entries out again quickly: a byte per page (PG_*) and two lists of
+ * the pages that have anything to drop, global ones apart from the rest, so that a
+ * CR3 load costs time in proportion to the entries it kills.
+ */
+#ifndef MMU_INTERNAL_H
+#define MMU_INTERNAL_H
+
+#include "base/assert.h"
+#include "base/log.h"
+#include "mmu/mmu.h"
+
+#define VIEW_PAGES    (1u << 20) /* pages of a 4 GiB linear address space               */
+#define LIST_MAX      65536u     /* pages a list holds before the view is wiped          */
+#define FETCH_ENTRIES 512u       /* fetch TLB, direct mapped                             */
+#define RMAP_NODES    (128u << 10)
+#define NO_PAGE       UINT32_MAX /* no VA page has this number                           */
+
+#define REGION_SHIFT 22u /* 4 MiB: the largest leaf; unit of INVLPG on large pages       */
+#define REGION_PAGES (1u << (REGION_SHIFT - GUEST_PAGE_SHIFT))
+
+/* What a view knows of a VA page besides its slots. A page with a set slot or a fetched
+ * bit is in the list that its globality asks for; it may be in the other one too. */
+#define PG_LISTED    0x01u /* in view->plain                                            */
+#define PG_LISTED_G  0x02u /* in view->global                                           */
+#define PG_GLOBAL    0x04u /* the slots come from a global mapping                      */
+#define PG_FETCHED   0x08u /* fetched through a mapping that is not global              */
+#define PG_FETCHED_G 0x10u /* fetched through a global mapping                          */
+
+/* The byte of the physical map for a page of the RAM block: an enum region_kind and PAGE_TRACED.
+ * 0 is plain RAM that may have store slots. Pages past the block count as REGION_MMIO. */
+#define PAGE_KIND   0x03u
+#define PAGE_TRACED 0x80u
+
+struct page_list {
+    uint32_t *vpn;
+    uint32_t count;
+};
+
+struct fetch_entry {
+    uint32_t vpn; /* or NO_PAGE */
+    bool is_global;
+    uint64_t page_pa;
+};
+
+struct view {
+    uint64_t *load, *store; /* slot of page p at index 2 * p                            */
+    uint8_t *page;          /* PG_* by VA page                                          */
+    struct page_list plain, global;
+    bool has_fetched, has_fetched_global; /* since the last fetch_drop_all              */
+    uint8_t *base;                        /* of VIEW_BYTES: both tables, then the jump table          */
+    uint64_t large[(VIEW_PAGES / REGION_PAGES) / 64]; /* regions with slots from large leaves */
+    uint64_t touched[VIEW_PAGES / 256 / 64];          /* 1 MiB pieces ever filled; for the audit  */
+    struct fetch_entry fetch[FETCH_ENTRIES];
+};
+
+/** Reverse map: one store slot of a PA page. `where` is the VA page, the view above it. */
+struct rmap_node {
+    uint32_t where;
+    uint32_t next; /* index, 0 ends the list */
+};
+#define RMAP_VIEW_SHIFT 20u
+
+struct mmu {
+    struct vcpu *cpu;
+    uint8_t *ram;
+    uint64_t ram_pages;
+    uint8_t *kind; /* [ram_pages] */
+    struct mmu_ops ops;
+    struct view view[VIEW_COUNT];
+
+    uint32_t *rmap_head;    /* [ram_pages], index of the first node or 0               */
+    struct rmap_node *rmap; /* [RMAP_NODES], [0] unused                                */
+    uint32_t rmap_free;     /* list of nodes given back                                */
+    uint32_t rmap_fresh;    /* nodes from here on were never used                      */
+};
+
+/* ---- physical map (ram.c) ---------------------------------------------------- */
+
+static inline unsigned page_flags(const struct mmu *m, uint64_t pfn)
+{
+    return pfn < m->ram_pages ? m->kind[pfn] : REGION_MMIO;
+}
+
+/** Host address of a page of the RAM block. */
+static inline uint8_t *ram_page(const struct mmu *m, uint64_t pfn)
+{
+    return m->ram + (pfn << GUEST_PAGE_SHIFT);
+}
+
+/** The A20 gate is between the processor and the bus: page tables are masked as well. */
+static inline uint64_t a20_mask(const struct vcpu *cpu, uint64_t pa)
+{
+    return cpu->a20_off ? pa & ~(1ull << 20) : pa;
+}
+
+/** Device accesses in naturally aligned pieces of at most four bytes. */
+void device_read(struct mmu *m, gpa_t pa, uint8_t *buf, uint32_t len);
+void device_write(struct mmu *m, gpa_t pa, const uint8_t *buf, uint32_t len);
+
+/** Copy without vector registers: the guest's SSE state may be live in them. */
+static inline void copy_bytes(void *to, const void *from, uint32_t len)
+{
+    size_t n = len;
+
+    switch (len) {
+    case 1:
+        __builtin_memcpy(to, from, 1);
+        return;
+    case 2:
+        __builtin_memcpy(to, from, 2);
+        return;
+    case 4:
+        __builtin_memcpy(to, from, 4);
+        return;
+    case 8:
+        __builtin_memcpy(to, from, 8);
+        return;
+    }
+    __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(n) : : "memory");
+}
+
+/* ---- views (shadow.c) --------------------------------------------------------- */
+
+/** Slot value that takes VA page vpn to a host page. */
+static inline uint64_t slot_value(const uint8_t *host_page, uint32_t vpn)
+{
+    return (uint64_t)(uintptr_t)host_page - ((uint64_t)vpn << GUEST_PAGE_SHIFT);
+}
+
+static inline uint8_t *slot_host(uint64_t slot, gva_t va)
+{
+    return (uint8_t *)(uintptr_t)(slot + va.v);
+}
+
+bool view_init(struct view *v);
+void view_done(struct view *v);
+void shadow_fill(struct mmu *m, enum mmu_view_id id, uint32_t vpn, uint64_t pfn, const struct walk *w,
+                 bool is_store);
+/** A walk for this page led to a device: no slot may show an older mapping. */
+void shadow_unfill(struct mmu *m, enum mmu_view_id id, uint32_t vpn);
+/** What INVLPG does, without counting it as one. */
+void shadow_drop_va(struct mmu *m, gva_t va);
+void shadow_flush(struct mmu *m);
+
+/* ---- reverse map (trace.c) ------------------------------------------------------ */
+bool rmap_init(struct mmu *m);
+void rmap_done(struct mmu *m);
+void rmap_add(struct mmu *m, enum mmu_view_id id, uint32_t vpn, uint64_t pfn);
+/** Report bytes of a page written by the guest, if it is traced. They are there already. */
+void trace_report(struct mmu *m, gpa_t pa, uint32_t len);
+
+#endif
