@@ -104,6 +104,7 @@ void vcpu_reset(struct vcpu *cpu)
     cpu->dr[6] = 0xffff0ff0u;
     cpu->dr[7] = 0x400;
     cpu->efer = 0;
+    cpu->pat = 0x0007040600070406ull;
     cpu->sysenter_cs = cpu->sysenter_esp = cpu->sysenter_eip = 0;
     cpu->cpl = 0;
     cpu->intr_shadow = false;

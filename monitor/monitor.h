@@ -26,6 +26,10 @@ struct cpu_model {
 const struct cpu_model *cpu_model_find(const char *name);
 extern const struct cpu_model cpu_models[];
 extern const size_t cpu_model_count;
+/** 1 << enum insn_feature of what the model has, for bt_ops.features. */
+uint32_t cpu_model_features(const struct cpu_model *model);
+/** CPUID: EAX, EBX, ECX, EDX of a leaf. */
+void cpu_model_cpuid(const struct cpu_model *model, uint32_t leaf, uint32_t out[4]);
 
 struct vm_config {
     uint8_t *ram;                 /* host mapping of guest memory, at least ram_bytes    */

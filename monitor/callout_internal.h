@@ -1,0 +1,71 @@
+/*
+ * Small things that the callout files share: how a callout ends, how it writes a
+ * register of its operand size, who may do what.
+ */
+#ifndef MONITOR_CALLOUT_INTERNAL_H
+#define MONITOR_CALLOUT_INTERNAL_H
+
+#include "monitor/monitor.h"
+
+/** End a callout whose operation did not come out X86_OK. A retry runs the instruction again. */
+static inline enum exit_reason end_failed(enum x86_rc rc)
+{
+    if (rc == X86_FAULT)
+        return EXIT_FAULT;
+    return rc == X86_UNSUPPORTED ? EXIT_UNSUPPORTED : EXIT_DISPATCH;
+}
+
+/** End a callout that is done, by way of the dispatcher: mode or mappings of code may differ. */
+static inline enum exit_reason end_dispatch_next(struct vcpu *cpu)
+{
+    cpu->eip = cpu->next_eip;
+    return EXIT_DISPATCH;
+}
+
+static inline enum exit_reason end_raise(struct vcpu *cpu, enum exc_vector vector)
+{
+    vcpu_raise(cpu, vector);
+    return EXIT_FAULT;
+}
+
+static inline enum exit_reason end_gp0(struct vcpu *cpu)
+{
+    vcpu_raise_error(cpu, EXC_GP, 0);
+    return EXIT_FAULT;
+}
+
+/** ACC_USER at CPL 3: what mmu_read and mmu_write want to know. */
+static inline unsigned user_access(const struct vcpu *cpu)
+{
+    return cpu->cpl == 3 ? ACC_USER : 0;
+}
+
+/** Write a register of 2 or 4 bytes; a 16-bit write keeps the upper half. */
+static inline void set_reg(struct vcpu *cpu, unsigned reg, unsigned size, uint32_t value)
+{
+    if (size == 2)
+        cpu->gpr[reg] = (cpu->gpr[reg] & 0xffff0000u) | (value & 0xffffu);
+    else
+        cpu->gpr[reg] = value;
+}
+
+/** Read an r/m16 source operand. */
+static inline enum x86_rc read_rm16(struct vcpu *cpu, uint64_t arg, uint32_t ea, uint16_t *value)
+{
+    if (carg_is_mem(arg))
+        return vcpu_read(cpu, (enum seg_id)carg_seg(arg), ea, value, 2);
+    *value = (uint16_t)cpu->gpr[carg_rm(arg)];
+    return X86_OK;
+}
+
+/** Recompute the mode after a change of system state. @return whether translations differ. */
+static inline bool mode_changed(struct vcpu *cpu)
+{
+    uint32_t before = cpu->mode;
+
+    vcpu_update_mode(cpu);
+    mmu_select_view(cpu);
+    return cpu->mode != before;
+}
+
+#endif
