@@ -541,9 +541,8 @@ static const struct insn_info variants[VARIANT_COUNT] = {
     [VARIANT_STRING_CMPSD] = LOWERED(cmps, BASE),
     [VARIANT_HINT_NOP]     = PLAIN(PENTIUM_PRO),
     [VARIANT_XMM]          = PLAIN(SSE2),
+    [VARIANT_UNAVAILABLE]  = { CLASS_UNAVAILABLE, CALLOUT_raise_ud, FEAT_BASE, NULL },
 };
-
-static const struct insn_info unavailable = { CLASS_UNAVAILABLE, CALLOUT_raise_ud, FEAT_BASE, NULL };
 /* clang-format on */
 
 /* The first callout belongs to a variant, so no row of the mnemonics' table is all zero. */
@@ -552,10 +551,10 @@ _Static_assert(CLASS_INNOCUOUS == 0 && CALLOUT_mov_to_seg == 0, "an absent row m
 const struct insn_info *decoder_info(unsigned mnemonic)
 {
     if (mnemonic >= ARRAY_LEN(rows))
-        return &unavailable;
+        return &variants[VARIANT_UNAVAILABLE];
     const struct insn_info *row = &rows[mnemonic];
     bool is_absent = row->cls == CLASS_INNOCUOUS && row->callout != CALLOUT_COUNT;
-    return is_absent ? &unavailable : row;
+    return is_absent ? &variants[VARIANT_UNAVAILABLE] : row;
 }
 
 const struct insn_info *decoder_variant_info(enum decoder_variant variant)

@@ -326,6 +326,7 @@ static enum decoder_variant variant_0f(const struct insn *in)
     case 0x23: return VARIANT_MOV_TO_DR;
     case 0xa0: case 0xa8: return VARIANT_PUSH_SEG;
     case 0xa1: case 0xa9: return VARIANT_POP_SEG;
+    case 0x0d: return VARIANT_UNAVAILABLE; /* PREFETCHW; its register form is no old NOP either */
     default: return in->mnemonic == ZYDIS_MNEMONIC_NOP ? VARIANT_HINT_NOP : VARIANT_COUNT;
     }
 }

@@ -24,6 +24,7 @@ enum decoder_variant {
     VARIANT_STRING_CMPSD,
     VARIANT_HINT_NOP,  /* 0F 18..1F with ModRM                                 */
     VARIANT_XMM,       /* an instruction of MMX's in its SSE2 form             */
+    VARIANT_UNAVAILABLE,
     VARIANT_COUNT
 };
 
