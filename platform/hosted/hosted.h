@@ -1,0 +1,81 @@
+/*
+ * The hosted platform's side towards the `ringdown` command: guest RAM, character
+ * devices, host signals and the log file. The engine sees platform/platform.h only.
+ *
+ * One process runs one VM on one thread, so the state behind these functions is
+ * global. Functions that can fail return a negative errno and leave a sentence for
+ * the user in hosted_error().
+ */
+#ifndef PLATFORM_HOSTED_HOSTED_H
+#define PLATFORM_HOSTED_HOSTED_H
+
+#include "platform/platform.h"
+
+/** Why the last hosted_* or platform_* function failed, for one line on stderr. */
+const char *hosted_error(void);
+
+/* ---- start and end ----------------------------------------------------------- */
+
+/** Alternate stack, handlers, clock, timer. Call once, before anything else here. */
+int hosted_init(void);
+
+/** The vCPU whose state host events touch. NULL detaches. `exit_stub` is where a fault
+ *  signal in translated code continues (world_host_signal), 0 when there is none. */
+void hosted_attach(struct vcpu *cpu, uintptr_t exit_stub);
+
+/** Flush all output and give the terminal back. Safe to call twice and from atexit. */
+void hosted_finish(void);
+
+/** What the host offers; all false with `baseline`. */
+void hosted_features(struct host_features *out, bool baseline);
+
+/* ---- guest RAM --------------------------------------------------------------- */
+
+/** Guest RAM as a shared mapping of a memory file, zero-filled. NULL: see hosted_error(). */
+uint8_t *hosted_ram_new(uint64_t bytes);
+/** All of it reads as zero again; its memory goes back to the host. */
+void hosted_ram_clear(void);
+void hosted_ram_free(void);
+
+/* ---- host events ------------------------------------------------------------- */
+
+/** Called from platform_poll and platform_wait, never from a signal handler. */
+struct hosted_events {
+    void *ctx;
+    /** Character device `port` has input for the guest. */
+    void (*input)(void *ctx, unsigned port);
+    /** End the run: `signal` is the signal that asked for it, 0 for the user's Ctrl-a x. */
+    void (*stop)(void *ctx, int signal);
+};
+void hosted_set_events(const struct hosted_events *events);
+
+/* ---- character devices --------------------------------------------------------- */
+
+#define HOSTED_CHARDEV_MAX 4u
+
+struct hosted_chardev;
+
+/** Standard input and output. With `mux` the terminal's signals are off and Ctrl-a is an
+ *  escape (x leaves, h helps); else Ctrl-c interrupts the program. Only one may exist. */
+struct hosted_chardev *hosted_chardev_stdio(unsigned port, bool mux);
+/** Swallows output, has no input. */
+struct hosted_chardev *hosted_chardev_null(unsigned port);
+/** Output to a file, made or truncated. */
+struct hosted_chardev *hosted_chardev_file(unsigned port, const char *path);
+/** A new pseudo-terminal; its name is printed on stderr. */
+struct hosted_chardev *hosted_chardev_pty(unsigned port);
+/** A UNIX stream socket: connect to it, or listen on it and (with `wait`) wait for one. */
+struct hosted_chardev *hosted_chardev_unix(unsigned port, const char *path, bool is_server, bool wait);
+void hosted_chardev_close_all(void);
+
+/** Bytes from the guest: all are taken; they reach the host within a few milliseconds. */
+void hosted_chardev_write(void *chardev, const uint8_t *data, size_t len);
+/** Up to len bytes for the guest, 0 when there are none. */
+size_t hosted_chardev_read(void *chardev, uint8_t *data, size_t len);
+
+/* ---- log ----------------------------------------------------------------------- */
+
+/** Send log text to a file instead of stderr. */
+int hosted_log_open(const char *path);
+
+#endif
