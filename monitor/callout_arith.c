@@ -99,26 +99,13 @@ enum exit_reason callout_bound(struct vcpu *cpu, uint64_t arg, uint32_t ea)
         rc = vcpu_read(cpu, (enum seg_id)carg_seg(arg), ea, bounds, 8);
     }
     if (rc != X86_OK)
-        return end_failed(rc);
+        return exit_failed(rc);
     if ((int32_t)index < bounds[0] || (int32_t)index > bounds[1])
         return end_raise(cpu, EXC_BR);
     return EXIT_RESUME;
 }
 
 /* ---- stack frames ------------------------------------------------------------ */
-
-/* Offsets in SS wrap at the width of the stack pointer. */
-static uint32_t stack_mask(const struct vcpu *cpu)
-{
-    return cpu->segs[SEG_SS].attr & DESC_DB ? UINT32_MAX : 0xffffu;
-}
-
-static void set_sp(struct vcpu *cpu, uint32_t sp)
-{
-    uint32_t mask = stack_mask(cpu);
-
-    cpu->gpr[ESP] = (cpu->gpr[ESP] & ~mask) | (sp & mask);
-}
 
 /* May `size` bytes at SS:off be accessed? Changes nothing but A and D bits. */
 static enum x86_rc stack_probe(struct vcpu *cpu, uint32_t off, unsigned size, unsigned access)
@@ -127,18 +114,7 @@ static enum x86_rc stack_probe(struct vcpu *cpu, uint32_t off, unsigned size, un
     hva_t hva;
     enum x86_rc rc = segment_linear(cpu, SEG_SS, off, size, access, &va);
 
-    return rc != X86_OK ? rc : mmu_probe(cpu, va, size, access | user_access(cpu), &hva);
-}
-
-/* Probe `count` slots below (writes) the offset `sp`. */
-static enum x86_rc stack_probe_pushes(struct vcpu *cpu, uint32_t sp, unsigned count, unsigned size)
-{
-    uint32_t mask = stack_mask(cpu);
-    enum x86_rc rc = X86_OK;
-
-    for (unsigned i = 1; i <= count && rc == X86_OK; i++)
-        rc = stack_probe(cpu, (sp - i * size) & mask, size, ACC_WRITE);
-    return rc;
+    return rc != X86_OK ? rc : mmu_probe(cpu, va, size, access | cpl_access(cpu->cpl), &hva);
 }
 
 /*
@@ -160,9 +136,11 @@ struct enter_frame {
 
 static enum x86_rc enter_probe(struct vcpu *cpu, const struct enter_frame *f)
 {
-    uint32_t mask = stack_mask(cpu);
-    enum x86_rc rc = stack_probe_pushes(cpu, f->sp, f->slots, f->size);
+    uint32_t mask = stack_mask(&cpu->segs[SEG_SS]);
+    enum x86_rc rc = X86_OK;
 
+    for (unsigned i = 1; i <= f->slots && rc == X86_OK; i++)
+        rc = stack_probe(cpu, (f->sp - i * f->size) & mask, f->size, ACC_WRITE);
     for (unsigned i = 1; i < f->level && rc == X86_OK; i++)
         rc = stack_probe(cpu, (f->bp - i * f->size) & mask, f->size, ACC_READ);
     if (rc == X86_OK)
@@ -170,10 +148,10 @@ static enum x86_rc enter_probe(struct vcpu *cpu, const struct enter_frame *f)
     return rc;
 }
 
-static enum x86_rc enter_build(struct vcpu *cpu, const struct enter_frame *f)
+/* One at a time and in order: the display that is copied may be the one that is being written. */
+static enum x86_rc enter_build(struct vcpu *cpu, const struct enter_frame *f, uint32_t frame)
 {
-    uint32_t mask = stack_mask(cpu), value = cpu->gpr[EBP];
-    uint32_t frame = (cpu->gpr[ESP] & ~mask) | ((f->sp - f->size) & mask);
+    uint32_t mask = stack_mask(&cpu->segs[SEG_SS]), value = cpu->gpr[EBP];
     enum x86_rc rc = vcpu_write(cpu, SEG_SS, (f->sp - f->size) & mask, &value, f->size);
 
     for (unsigned i = 1; i < f->level && rc == X86_OK; i++) {
@@ -183,16 +161,16 @@ static enum x86_rc enter_build(struct vcpu *cpu, const struct enter_frame *f)
     }
     if (f->level > 0 && rc == X86_OK)
         rc = vcpu_write(cpu, SEG_SS, (f->sp - f->slots * f->size) & mask, &frame, f->size);
-    if (rc == X86_OK)
-        set_reg(cpu, EBP, f->size, frame);
     return rc;
 }
 
 enum exit_reason callout_enter(struct vcpu *cpu, uint64_t arg, uint32_t ea)
 {
-    uint32_t mask = stack_mask(cpu);
+    const struct segment *ss = &cpu->segs[SEG_SS];
+    uint32_t mask = stack_mask(ss);
     struct enter_frame f = { .sp = cpu->gpr[ESP] & mask, .bp = cpu->gpr[EBP] & mask,
                              .size = carg_osize(arg), .level = carg_imm2(arg) & 31u };
+    uint32_t frame = stack_pointer(ss, cpu->gpr[ESP], f.sp - f.size);
     enum x86_rc rc;
 
     (void)ea;
@@ -200,26 +178,30 @@ enum exit_reason callout_enter(struct vcpu *cpu, uint64_t arg, uint32_t ea)
     f.final_sp = (f.sp - f.slots * f.size - (carg_imm(arg) & 0xffffu)) & mask;
     rc = enter_probe(cpu, &f);
     if (rc == X86_OK)
-        rc = enter_build(cpu, &f);
+        rc = enter_build(cpu, &f, frame);
     if (rc != X86_OK)
-        return end_failed(rc);
-    set_sp(cpu, f.final_sp);
+        return exit_failed(rc);
+    set_reg(cpu, EBP, f.size, frame);
+    cpu->gpr[ESP] = stack_pointer(ss, cpu->gpr[ESP], f.final_sp);
     return EXIT_RESUME;
 }
 
 /* PUSHA pushes EAX first, in encoding order; ESP as it was before. */
 enum exit_reason callout_pusha(struct vcpu *cpu, uint64_t arg, uint32_t ea)
 {
-    unsigned size = carg_osize(arg);
-    uint32_t mask = stack_mask(cpu), sp = cpu->gpr[ESP] & mask;
-    enum x86_rc rc = stack_probe_pushes(cpu, sp, 8, size);
+    struct stack st = stack_current(cpu, 0);
+    struct frame f;
+    enum x86_rc rc;
 
     (void)ea;
-    for (unsigned reg = 0; reg < 8 && rc == X86_OK; reg++)
-        rc = vcpu_write(cpu, SEG_SS, (sp - (reg + 1) * size) & mask, &cpu->gpr[reg], size);
+    frame_begin(&f, carg_osize(arg));
+    for (unsigned reg = 0; reg < 8; reg++)
+        frame_add(&f, cpu->gpr[reg]);
+    if ((rc = stack_check(cpu, &st, &f)) == X86_OK)
+        rc = stack_write(cpu, &st, &f);
     if (rc != X86_OK)
-        return end_failed(rc);
-    set_sp(cpu, sp - 8 * size);
+        return exit_failed(rc);
+    cpu->gpr[ESP] = stack_pointer(st.ss, cpu->gpr[ESP], st.sp);
     return EXIT_RESUME;
 }
 
@@ -227,17 +209,15 @@ enum exit_reason callout_pusha(struct vcpu *cpu, uint64_t arg, uint32_t ea)
 enum exit_reason callout_popa(struct vcpu *cpu, uint64_t arg, uint32_t ea)
 {
     unsigned size = carg_osize(arg);
-    uint32_t mask = stack_mask(cpu), sp = cpu->gpr[ESP] & mask, value[8] = { 0 };
-    enum x86_rc rc = X86_OK;
+    uint32_t value[8];
+    enum x86_rc rc = stack_peek(cpu, 0, size, 8, value);
 
     (void)ea;
-    for (unsigned i = 0; i < 8 && rc == X86_OK; i++)
-        rc = vcpu_read(cpu, SEG_SS, (sp + i * size) & mask, &value[7 - i], size);
     if (rc != X86_OK)
-        return end_failed(rc);
+        return exit_failed(rc);
     for (unsigned reg = 0; reg < 8; reg++)
         if (reg != ESP)
-            set_reg(cpu, reg, size, value[reg]);
-    set_sp(cpu, sp + 8 * size);
+            set_reg(cpu, reg, size, value[7 - reg]);
+    stack_release(cpu, 8 * size);
     return EXIT_RESUME;
 }

@@ -60,7 +60,7 @@ static enum x86_rc probe_destination(struct vcpu *cpu, uint64_t arg, uint32_t ea
     hva_t hva;
     enum x86_rc rc = segment_linear(cpu, (enum seg_id)carg_seg(arg), ea, size, ACC_WRITE, va);
 
-    return rc != X86_OK ? rc : mmu_probe(cpu, *va, size, ACC_WRITE | user_access(cpu), &hva);
+    return rc != X86_OK ? rc : mmu_probe(cpu, *va, size, ACC_WRITE | cpl_access(cpu->cpl), &hva);
 }
 
 /*
@@ -102,12 +102,12 @@ enum exit_reason callout_fnstenv(struct vcpu *cpu, uint64_t arg, uint32_t ea)
     if (rc == X86_OK)
         rc = probe_destination(cpu, arg, ea, size, &va);
     if (rc != X86_OK)
-        return end_failed(rc);
+        return exit_failed(rc);
     make_live(cpu);
     __asm__ volatile("fnstenv %0" : "=m"(env)); /* masks all exceptions, as the guest's would */
     layout_env(cpu, &env, osize, image);
-    rc = mmu_write(cpu, va, image, size, user_access(cpu));
-    return rc == X86_OK ? EXIT_RESUME : end_failed(rc);
+    rc = mmu_write(cpu, va, image, size, cpl_access(cpu->cpl));
+    return rc == X86_OK ? EXIT_RESUME : exit_failed(rc);
 }
 
 enum exit_reason callout_fnsave(struct vcpu *cpu, uint64_t arg, uint32_t ea)
@@ -125,14 +125,14 @@ enum exit_reason callout_fnsave(struct vcpu *cpu, uint64_t arg, uint32_t ea)
     if (rc == X86_OK)
         rc = probe_destination(cpu, arg, ea, size, &va);
     if (rc != X86_OK)
-        return end_failed(rc);
+        return exit_failed(rc);
     make_live(cpu);
     __asm__ volatile("fnsave %0" : "=m"(host)); /* initialises the x87 state, as the guest's would */
     unsigned regs_ofs = layout_env(cpu, &host.env, osize, image);
 
     memcpy(image + regs_ofs, host.regs, X87_REG_BYTES);
-    rc = mmu_write(cpu, va, image, size, user_access(cpu));
-    return rc == X86_OK ? EXIT_RESUME : end_failed(rc);
+    rc = mmu_write(cpu, va, image, size, cpl_access(cpu->cpl));
+    return rc == X86_OK ? EXIT_RESUME : exit_failed(rc);
 }
 
 /* ---- FXSAVE ------------------------------------------------------------------------------ */
@@ -151,7 +151,7 @@ enum exit_reason callout_fnsave(struct vcpu *cpu, uint64_t arg, uint32_t ea)
 enum exit_reason callout_fxsave(struct vcpu *cpu, uint64_t arg, uint32_t ea)
 {
     uint8_t image[FXSAVE_BYTES] __attribute__((aligned(16)));
-    unsigned user = user_access(cpu);
+    unsigned user = cpl_access(cpu->cpl);
     bool has_sse = cpu->vm->model->edx1 & CPUID_SSE;
     uint32_t mxcsr_mask;
     gva_t va;
@@ -164,7 +164,7 @@ enum exit_reason callout_fxsave(struct vcpu *cpu, uint64_t arg, uint32_t ea)
     if (rc == X86_OK)
         rc = probe_destination(cpu, arg, ea, FXSAVE_BYTES, &va);
     if (rc != X86_OK)
-        return end_failed(rc);
+        return exit_failed(rc);
     make_live(cpu);
     __asm__ volatile("fxsave %0" : "=m"(image));
     memset(image + FX_POINTERS, 0, FX_MXCSR - FX_POINTERS);
@@ -175,5 +175,5 @@ enum exit_reason callout_fxsave(struct vcpu *cpu, uint64_t arg, uint32_t ea)
         rc = mmu_write(cpu, va, image, FXSAVE_USED, user);
     else if ((rc = mmu_write(cpu, va, image, FX_MXCSR, user)) == X86_OK)
         rc = mmu_write(cpu, gva_add(va, FX_REGS), image + FX_REGS, FXSAVE_X87 - FX_REGS, user);
-    return rc == X86_OK ? EXIT_RESUME : end_failed(rc);
+    return rc == X86_OK ? EXIT_RESUME : exit_failed(rc);
 }

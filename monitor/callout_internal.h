@@ -1,19 +1,12 @@
 /*
- * Small things that the callout files share: how a callout ends, how it writes a
- * register of its operand size, who may do what.
+ * Small things that the callout files share: how a callout ends, how it reads and
+ * writes an operand, what a change of mode means for it.
  */
 #ifndef MONITOR_CALLOUT_INTERNAL_H
 #define MONITOR_CALLOUT_INTERNAL_H
 
 #include "monitor/monitor.h"
-
-/** End a callout whose operation did not come out X86_OK. A retry runs the instruction again. */
-static inline enum exit_reason end_failed(enum x86_rc rc)
-{
-    if (rc == X86_FAULT)
-        return EXIT_FAULT;
-    return rc == X86_UNSUPPORTED ? EXIT_UNSUPPORTED : EXIT_DISPATCH;
-}
+#include "monitor/transfer.h"
 
 /** End a callout that is done, by way of the dispatcher: mode or mappings of code may differ. */
 static inline enum exit_reason end_dispatch_next(struct vcpu *cpu)
@@ -32,12 +25,6 @@ static inline enum exit_reason end_gp0(struct vcpu *cpu)
 {
     vcpu_raise_error(cpu, EXC_GP, 0);
     return EXIT_FAULT;
-}
-
-/** ACC_USER at CPL 3: what mmu_read and mmu_write want to know. */
-static inline unsigned user_access(const struct vcpu *cpu)
-{
-    return cpu->cpl == 3 ? ACC_USER : 0;
 }
 
 /** Write a register of 2 or 4 bytes; a 16-bit write keeps the upper half. */

@@ -101,7 +101,7 @@ enum exit_reason callout_in(struct vcpu *cpu, uint64_t arg, uint32_t ea)
 
     (void)ea;
     if (rc != X86_OK)
-        return end_failed(rc);
+        return exit_failed(rc);
     uint32_t value = port_read(cpu, port, size);
 
     if (size == 1)
@@ -120,7 +120,7 @@ enum exit_reason callout_out(struct vcpu *cpu, uint64_t arg, uint32_t ea)
 
     (void)ea;
     if (rc != X86_OK)
-        return end_failed(rc);
+        return exit_failed(rc);
     port_write(cpu, port, size, cpu->gpr[EAX] & (UINT32_MAX >> (32 - 8 * size)));
     /* Port 92h may have moved memory under the code that follows. */
     return wants_dispatcher(cpu) || cpu->a20_off != a20_off ? end_dispatch_next(cpu) : EXIT_RESUME;
@@ -146,7 +146,7 @@ static enum x86_rc ins_element(struct vcpu *cpu, const struct io_string *s)
 {
     gva_t va;
     hva_t hva;
-    unsigned user = user_access(cpu);
+    unsigned user = cpl_access(cpu->cpl);
     enum x86_rc rc = segment_linear(cpu, SEG_ES, cpu->gpr[EDI] & s->mask, s->size, ACC_WRITE, &va);
 
     if (rc == X86_OK)
@@ -184,10 +184,10 @@ static enum exit_reason io_string(struct vcpu *cpu, uint64_t arg,
     if (repeats && !(cpu->gpr[ECX] & s.mask))
         return EXIT_RESUME;
     if ((rc = check_port(cpu, s.port, s.size)) != X86_OK)
-        return end_failed(rc);
+        return exit_failed(rc);
     for (;;) {
         if ((rc = element(cpu, &s)) != X86_OK)
-            return end_failed(rc);
+            return exit_failed(rc);
         if (repeats)
             cpu->gpr[ECX] = masked(cpu->gpr[ECX], cpu->gpr[ECX] - 1, s.mask);
         if (!repeats || !(cpu->gpr[ECX] & s.mask))

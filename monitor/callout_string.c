@@ -47,7 +47,7 @@ static struct string_op string_op(struct vcpu *cpu, uint64_t arg)
                                .source_seg = (enum seg_id)carg_seg(arg),
                                .mask = carg_asize(arg) == 2 ? 0xffffu : UINT32_MAX,
                                .size = carg_osize(arg),
-                               .user = user_access(cpu),
+                               .user = cpl_access(cpu->cpl),
                                .down = cpu->eflags_df,
                                .rep = (uint8_t)carg_rep(arg) };
 }
@@ -350,7 +350,7 @@ static enum exit_reason repeat(struct vcpu *cpu, uint64_t arg,
         enum x86_rc rc = run(&s, left);
 
         if (rc != X86_OK)
-            return end_failed(rc);
+            return exit_failed(rc);
         left = s.rep == REP_NONE ? 0 : elements_left(&s);
         if (left && must_yield(&s))
             return EXIT_DISPATCH;
@@ -454,7 +454,7 @@ static enum exit_reason compare(struct vcpu *cpu, uint64_t arg,
         enum x86_rc rc = run(&s, left, &pair, &stop);
 
         if (rc != X86_OK)
-            return end_failed(rc);
+            return exit_failed(rc);
         left = s.rep == REP_NONE ? 0 : elements_left(&s);
         if (!left || stop)
             break;

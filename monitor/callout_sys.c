@@ -12,7 +12,6 @@
 #include "monitor/callout_internal.h"
 #include "monitor/callouts.h"
 #include "monitor/system_internal.h"
-#include "monitor/transfer.h"
 
 #define TYPE_BUSY 2u /* bit of a TSS descriptor's type */
 
@@ -34,7 +33,7 @@ static enum exit_reason store_table_reg(struct vcpu *cpu, uint64_t arg, uint32_t
         return end_raise(cpu, EXC_UD);
     enum x86_rc rc = vcpu_write(cpu, (enum seg_id)carg_seg(arg), ea, image, sizeof image);
 
-    return rc == X86_OK ? EXIT_RESUME : end_failed(rc);
+    return rc == X86_OK ? EXIT_RESUME : exit_failed(rc);
 }
 
 static enum exit_reason load_table_reg(struct vcpu *cpu, uint64_t arg, uint32_t ea, struct table_reg *reg)
@@ -48,7 +47,7 @@ static enum exit_reason load_table_reg(struct vcpu *cpu, uint64_t arg, uint32_t 
     enum x86_rc rc = vcpu_read(cpu, (enum seg_id)carg_seg(arg), ea, image, sizeof image);
 
     if (rc != X86_OK)
-        return end_failed(rc);
+        return exit_failed(rc);
     reg->limit = (uint16_t)(image[0] | image[1] << 8);
     reg->base = image[2] | (uint32_t)image[3] << 8 | (uint32_t)image[4] << 16;
     if (carg_osize(arg) != 2) /* a 16-bit operand size loads 24 bits */
@@ -85,7 +84,7 @@ static enum exit_reason store_word(struct vcpu *cpu, uint64_t arg, uint32_t ea, 
         uint16_t word = (uint16_t)value;
         enum x86_rc rc = vcpu_write(cpu, (enum seg_id)carg_seg(arg), ea, &word, 2);
 
-        return rc == X86_OK ? EXIT_RESUME : end_failed(rc);
+        return rc == X86_OK ? EXIT_RESUME : exit_failed(rc);
     }
     set_reg(cpu, carg_rm(arg), carg_osize(arg), value);
     return EXIT_RESUME;
@@ -128,19 +127,19 @@ enum exit_reason callout_lldt(struct vcpu *cpu, uint64_t arg, uint32_t ea)
     enum x86_rc rc = load_system_selector(cpu, arg, ea, &sel);
 
     if (rc != X86_OK)
-        return end_failed(rc);
+        return exit_failed(rc);
     if (sel_is_null(sel)) { /* no LDT; using it is what faults */
         cpu->ldtr = (struct segment){ .sel = sel };
         return EXIT_RESUME;
     }
     if (sel & SEL_TI)
-        return end_failed(raise_sel(cpu, EXC_GP, sel, 0));
+        return exit_failed(raise_sel(cpu, EXC_GP, sel, 0));
     if ((rc = desc_fetch(cpu, sel, EXC_GP, 0, &d)) != X86_OK)
-        return end_failed(rc);
+        return exit_failed(rc);
     if (desc_sys_type(&d) != SYS_LDT)
-        return end_failed(raise_sel(cpu, EXC_GP, sel, 0));
+        return exit_failed(raise_sel(cpu, EXC_GP, sel, 0));
     if (!desc_is_present(&d))
-        return end_failed(raise_sel(cpu, EXC_NP, sel, 0));
+        return exit_failed(raise_sel(cpu, EXC_NP, sel, 0));
     cpu->ldtr = desc_segment(&d, sel);
     return EXIT_RESUME;
 }
@@ -152,20 +151,20 @@ enum exit_reason callout_ltr(struct vcpu *cpu, uint64_t arg, uint32_t ea)
     enum x86_rc rc = load_system_selector(cpu, arg, ea, &sel);
 
     if (rc != X86_OK)
-        return end_failed(rc);
+        return exit_failed(rc);
     if (sel_is_null(sel) || (sel & SEL_TI))
-        return end_failed(raise_sel(cpu, EXC_GP, sel, 0));
+        return exit_failed(raise_sel(cpu, EXC_GP, sel, 0));
     if ((rc = desc_fetch(cpu, sel, EXC_GP, 0, &d)) != X86_OK)
-        return end_failed(rc);
+        return exit_failed(rc);
     if (desc_sys_type(&d) != SYS_TSS16_AVAIL && desc_sys_type(&d) != SYS_TSS32_AVAIL)
-        return end_failed(raise_sel(cpu, EXC_GP, sel, 0));
+        return exit_failed(raise_sel(cpu, EXC_GP, sel, 0));
     if (!desc_is_present(&d))
-        return end_failed(raise_sel(cpu, EXC_NP, sel, 0));
+        return exit_failed(raise_sel(cpu, EXC_NP, sel, 0));
     d.hi |= TYPE_BUSY << 8; /* in memory too */
     uint8_t rights = (uint8_t)(d.hi >> 8);
 
     if ((rc = mmu_write_system(cpu, gva_add(d.at, 5), &rights, 1)) != X86_OK)
-        return end_failed(rc);
+        return exit_failed(rc);
     cpu->tr = desc_segment(&d, sel);
     return EXIT_RESUME;
 }
@@ -199,7 +198,7 @@ static enum exit_reason set_cr0(struct vcpu *cpu, uint32_t value)
         enum x86_rc rc = mmu_load_pdptes(cpu, cpu->cr3);
 
         if (rc != X86_OK)
-            return end_failed(rc);
+            return exit_failed(rc);
         flush = true;
     }
     cpu->cr0 = cr0;
@@ -216,7 +215,7 @@ static enum exit_reason set_cr3(struct vcpu *cpu, uint32_t value)
         enum x86_rc rc = mmu_load_pdptes(cpu, value);
 
         if (rc != X86_OK)
-            return end_failed(rc);
+            return exit_failed(rc);
     }
     cpu->cr3 = value;
     mmu_cr3_loaded(cpu);
@@ -233,7 +232,7 @@ static enum exit_reason set_cr4(struct vcpu *cpu, uint32_t value)
         enum x86_rc rc = mmu_load_pdptes(cpu, cpu->cr3);
 
         if (rc != X86_OK)
-            return end_failed(rc);
+            return exit_failed(rc);
     }
     cpu->cr4 = value;
     if (changed & CR4_FLUSHES)
@@ -295,7 +294,7 @@ enum exit_reason callout_lmsw(struct vcpu *cpu, uint64_t arg, uint32_t ea)
     if (cpu->cpl != 0)
         return end_gp0(cpu);
     if ((rc = read_rm16(cpu, arg, ea, &value)) != X86_OK)
-        return end_failed(rc);
+        return exit_failed(rc);
     return set_cr0(cpu, (cpu->cr0 & ~(reach & ~CR0_PE)) | (value & reach));
 }
 
@@ -392,7 +391,7 @@ enum exit_reason callout_mov_from_dr(struct vcpu *cpu, uint64_t arg, uint32_t ea
 
     (void)ea;
     if (rc != X86_OK)
-        return end_failed(rc);
+        return exit_failed(rc);
     cpu->gpr[carg_rm(arg)] = cpu->dr[n];
     return EXIT_RESUME;
 }
@@ -405,7 +404,7 @@ enum exit_reason callout_mov_to_dr(struct vcpu *cpu, uint64_t arg, uint32_t ea)
 
     (void)ea;
     if (rc != X86_OK)
-        return end_failed(rc);
+        return exit_failed(rc);
     if (n == 6)
         value = (value & DR6_WRITABLE) | DR6_ONES;
     if (n == 7) {
@@ -448,7 +447,7 @@ enum exit_reason callout_rdmsr(struct vcpu *cpu, uint64_t arg, uint32_t ea)
     if (cpu->cpl != 0)
         return end_gp0(cpu);
     if ((rc = msr_read(cpu, cpu->gpr[ECX], &value)) != X86_OK)
-        return end_failed(rc);
+        return exit_failed(rc);
     cpu->gpr[EAX] = (uint32_t)value;
     cpu->gpr[EDX] = (uint32_t)(value >> 32);
     return EXIT_RESUME;
@@ -464,7 +463,7 @@ enum exit_reason callout_wrmsr(struct vcpu *cpu, uint64_t arg, uint32_t ea)
         return end_gp0(cpu);
     rc = msr_write(cpu, cpu->gpr[ECX], (uint64_t)cpu->gpr[EDX] << 32 | cpu->gpr[EAX]);
     if (rc != X86_OK)
-        return end_failed(rc);
+        return exit_failed(rc);
     return cpu->efer != efer ? end_dispatch_next(cpu) : EXIT_RESUME;
 }
 
