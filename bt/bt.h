@@ -48,6 +48,10 @@ bool bt_locate(struct vcpu *cpu);
 /** The TC's executable range, for signal handlers. */
 bool bt_contains(const struct bt *bt, uint64_t host_rip);
 
+/** Where a signal handler points RIP after a fault in translated code: it saves the guest's
+ *  registers and returns from bt_run with EXIT_HOST. */
+uintptr_t bt_signal_stub(const struct bt *bt);
+
 /** The guest wrote [pa, pa+len): drop what was made from it. */
 void bt_code_written(struct vcpu *cpu, gpa_t pa, uint32_t len);
 

@@ -37,8 +37,8 @@ int hosted_memfd(const char *name, uint64_t bytes, bool executable);
 int hosted_ram_fd(uint64_t *bytes);
 /** Is rip in code made by platform_code_alloc? */
 bool hosted_in_code(uintptr_t rip);
-/** Is address in the guard page below the reservation that `top` lies in (or ends)? */
-bool hosted_in_guard_below(uintptr_t address, uintptr_t top);
+/** Is address in a page made by platform_guard, or just below a reservation? */
+bool hosted_in_guard(uintptr_t address);
 
 /* ---- clock.c ---------------------------------------------------------------------- */
 void hosted_clock_init(void);

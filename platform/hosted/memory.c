@@ -28,6 +28,7 @@
 #define HOST_PAGE 4096u
 #define MAX_RESERVATIONS 64u
 #define MAX_CODE_RANGES 8u
+#define MAX_GUARDS 16u
 /* Larger ones are sparse tables: a huge page would back 512 pages for one slot. */
 #define SPARSE_BYTES (1u << 20)
 #define ZERO_BY_STORE_BYTES (64u << 10)
@@ -38,6 +39,7 @@ struct range {
 
 static struct range reservations[MAX_RESERVATIONS];
 static struct range code_ranges[MAX_CODE_RANGES];
+static struct range guards[MAX_GUARDS];
 
 static struct {
     int fd;
@@ -67,21 +69,27 @@ static void range_remove(struct range *table, unsigned rows, uintptr_t start)
             table[i] = (struct range){ 0, 0 };
 }
 
-bool hosted_in_code(uintptr_t rip)
+static bool in_table(const struct range *table, unsigned rows, uintptr_t address)
 {
-    for (unsigned i = 0; i < MAX_CODE_RANGES; i++)
-        if (rip >= code_ranges[i].start && rip < code_ranges[i].end)
+    for (unsigned i = 0; i < rows; i++)
+        if (address >= table[i].start && address < table[i].end)
             return true;
     return false;
 }
 
-bool hosted_in_guard_below(uintptr_t address, uintptr_t top)
+bool hosted_in_code(uintptr_t rip)
 {
-    for (unsigned i = 0; i < MAX_RESERVATIONS; i++) {
-        const struct range *r = &reservations[i];
-        if (r->end && top > r->start && top <= r->end)
-            return address >= r->start - HOST_PAGE && address < r->start;
-    }
+    return in_table(code_ranges, MAX_CODE_RANGES, rip);
+}
+
+bool hosted_in_guard(uintptr_t address)
+{
+    if (in_table(guards, MAX_GUARDS, address))
+        return true;
+    for (unsigned i = 0; i < MAX_RESERVATIONS; i++)
+        if (reservations[i].end && address < reservations[i].start &&
+            address >= reservations[i].start - HOST_PAGE)
+            return true;
     return false;
 }
 
@@ -191,7 +199,17 @@ void platform_release(void *p, size_t bytes)
         return;
     hosted_park();
     range_remove(reservations, MAX_RESERVATIONS, (uintptr_t)p);
+    for (unsigned i = 0; i < MAX_GUARDS; i++)
+        if (guards[i].start >= (uintptr_t)p && guards[i].end <= (uintptr_t)p + page_up(bytes))
+            guards[i] = (struct range){ 0, 0 };
     munmap((uint8_t *)p - HOST_PAGE, page_up(bytes) + 2 * HOST_PAGE);
+}
+
+void platform_guard(void *p, size_t bytes)
+{
+    hosted_park();
+    if (mprotect(p, bytes, PROT_NONE) == 0)
+        range_add(guards, MAX_GUARDS, (uintptr_t)p, bytes);
 }
 
 /* Whole pages of a large range are given back; edges and small ranges are overwritten, with

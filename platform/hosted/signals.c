@@ -35,6 +35,12 @@ extern const char __executable_start[];
 
 /* ---- faults ------------------------------------------------------------------------ */
 
+/* Did the instruction fault on its own stack, below what it held? */
+static bool is_push(const greg_t *regs, uintptr_t address)
+{
+    return (uintptr_t)regs[REG_RSP] - address <= 16;
+}
+
 /* @return true when the interrupted context may simply continue. */
 static bool fault_in_translated_code(int sig, const siginfo_t *info, ucontext_t *uc)
 {
@@ -44,7 +50,7 @@ static bool fault_in_translated_code(int sig, const siginfo_t *info, ucontext_t 
 
     if (!cpu || !hosted_exit_stub || !hosted_in_code(rip))
         return false;
-    if (sig == SIGSEGV && hosted_in_guard_below(address, cpu->shadow_top)) {
+    if (sig == SIGSEGV && is_push(regs, address) && hosted_in_guard(address)) {
         regs[REG_RSP] = (greg_t)cpu->shadow_top;
         return true;
     }

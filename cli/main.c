@@ -1,0 +1,363 @@
+/*
+ * The `ringdown` command: options in, a machine built, run, and an exit status out.
+ *
+ * One line on stderr says what is wrong before anything is started; the terminal is
+ * touched only when all files are read and checked. A guest's reset builds the machine
+ * anew in the same process: devices, vCPU and translation cache start from nothing, the
+ * character devices stay connected.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cli/load.h"
+#include "cli/options.h"
+#include "cli/stats.h"
+#ifdef HAVE_EXPLAIN
+#include "cli/explain.h"
+#endif
+#include "monitor/monitor.h"
+#include "platform/hosted/hosted.h"
+
+enum exit_status { STATUS_OK = 0, STATUS_RUNTIME = 1, STATUS_USAGE = 2, STATUS_TRIPLE_FAULT = 3 };
+
+/* A fixed date for runs that must repeat: 2024-01-01 00:00 UTC. */
+#define REPEATABLE_EPOCH 1704067200
+
+struct session {
+    struct options options;
+    const struct cpu_model *model;
+    struct boot_files files;
+    uint8_t *ram;
+    struct chardev serial[HOSTED_CHARDEV_MAX];
+    struct vm *vm;
+    struct stats stats; /* of machines before a reset */
+    uint64_t started_ns;
+};
+
+static int complain(enum exit_status status, const char *text)
+{
+    fprintf(stderr, "ringdown: %s\n", text);
+    return (int)status;
+}
+
+/* ---- listings ------------------------------------------------------------------------ */
+
+static void list_cpus(void)
+{
+    puts("CPU models:");
+    for (size_t i = 0; i < cpu_model_count; i++)
+        printf("  %-12s%s\n", cpu_models[i].name, i ? "" : " (default)");
+}
+
+static void list_log_channels(void)
+{
+    puts("Log channels (comma separated):");
+    for (unsigned i = 0; i < LOG_CHANNEL_COUNT; i++)
+        printf("  %-12s %s\n", log_channels[i].name, log_channels[i].text);
+}
+
+static int list_something(enum options_action action)
+{
+    switch (action) {
+    case ACTION_RUN:
+        break;
+    case ACTION_HELP:
+        fputs(options_help, stdout);
+        break;
+    case ACTION_VERSION:
+        puts("ringdown version " RINGDOWN_VERSION);
+        break;
+    case ACTION_CPU_HELP:
+        list_cpus();
+        break;
+    case ACTION_LOG_HELP:
+        list_log_channels();
+        break;
+    case ACTION_MACHINE_HELP:
+        puts("Machines:\n  pc           ISA PC with ACPI power-off (default)");
+        break;
+    case ACTION_ACCEL_HELP:
+        puts("Accelerators:\n  bt           binary translation (default)");
+        break;
+    case ACTION_DEVICE_HELP:
+        puts("Devices:\n  isa-debug-exit,iobase=PORT,iosize=1|2|4");
+        break;
+    }
+    return fflush(stdout) == 0 && !ferror(stdout) ? STATUS_OK : STATUS_RUNTIME;
+}
+
+/* ---- host side ------------------------------------------------------------------------- */
+
+static uint64_t host_now_ns(void *ctx)
+{
+    (void)ctx;
+    return platform_clock_ns();
+}
+
+static void on_input(void *ctx, unsigned port)
+{
+    struct session *s = ctx;
+
+    if (s->vm)
+        machine_serial_input(s->vm->machine, port);
+}
+
+static void on_stop(void *ctx, int signal_number)
+{
+    struct session *s = ctx;
+
+    if (s->vm)
+        machine_request_stop(s->vm->machine, STOP_HOST, (uint32_t)signal_number);
+}
+
+static const struct chardev_ops chardev_ops = {
+    .write = hosted_chardev_write,
+    .read = hosted_chardev_read,
+};
+
+static bool open_serial_ports(struct session *s)
+{
+    for (unsigned i = 0; i < s->options.serial_count; i++) {
+        const struct serial_option *so = &s->options.serial[i];
+        struct hosted_chardev *d = NULL;
+        switch (so->kind) {
+        case SERIAL_NONE:
+            continue;
+        case SERIAL_NULL:
+            d = hosted_chardev_null(i);
+            break;
+        case SERIAL_STDIO:
+            d = hosted_chardev_stdio(i, so->mux);
+            break;
+        case SERIAL_FILE:
+            d = hosted_chardev_file(i, so->path);
+            break;
+        case SERIAL_PTY:
+            d = hosted_chardev_pty(i);
+            break;
+        case SERIAL_UNIX:
+            d = hosted_chardev_unix(i, so->path, so->is_server, so->wait);
+            break;
+        }
+        if (!d)
+            return false;
+        s->serial[i] = (struct chardev){ .ops = &chardev_ops, .ctx = d };
+    }
+    return true;
+}
+
+/* ---- the machine -------------------------------------------------------------------------- */
+
+static int64_t rtc_epoch(const struct options *o)
+{
+    time_t now = time(NULL);
+    struct tm local;
+
+    switch (o->rtc_base) {
+    case RTC_FIXED:
+        return o->rtc_epoch;
+    case RTC_LOCALTIME:
+        if (localtime_r(&now, &local))
+            return (int64_t)now + local.tm_gmtoff;
+        break;
+    case RTC_UTC:
+        if (o->clock_insn)
+            return REPEATABLE_EPOCH;
+        break;
+    }
+    return (int64_t)now;
+}
+
+static struct vm_config make_config(const struct session *s)
+{
+    static const enum bt_mem_form forms[] = {
+        [ACCEL_MEM_CHECKED] = MEM_CHECKED,
+        [ACCEL_MEM_WINDOW] = MEM_WINDOW,
+        [ACCEL_MEM_ADAPTIVE] = MEM_ADAPTIVE,
+    };
+    const struct options *o = &s->options;
+    struct vm_config c = {
+        .ram = s->ram,
+        .ram_bytes = o->ram_bytes,
+        .model = s->model,
+        .bt = {
+            .tc_bytes = o->tc_bytes,
+            .chain = o->chain,
+            .mem = forms[o->mem],
+            .max_insns = o->tu_insns,
+            .verify = o->verify,
+            .icount = o->clock_insn,
+        },
+        .machine = {
+            .ram_bytes = o->ram_bytes,
+            .clock = { .now_ns = host_now_ns },
+            .rtc_epoch = rtc_epoch(o),
+            .debug_exit_port = o->debug_exit_port,
+            .debug_exit_size = o->debug_exit_size,
+        },
+        .no_reboot = o->no_reboot,
+        .clock_insn = o->clock_insn,
+        .log_mask = o->log_mask,
+    };
+
+    hosted_features(&c.host, o->baseline);
+    memcpy(c.machine.serial, s->serial, sizeof c.machine.serial);
+    return c;
+}
+
+static void add_stats(struct stats *sum, const struct stats *more)
+{
+    uint64_t *to = (uint64_t *)sum;
+    const uint64_t *from = (const uint64_t *)more;
+
+    _Static_assert(sizeof(struct stats) % sizeof(uint64_t) == 0, "struct stats holds counters only");
+    for (size_t i = 0; i < sizeof *sum / sizeof *to; i++)
+        to[i] += from[i];
+}
+
+static void machine_down(struct session *s)
+{
+    if (!s->vm)
+        return;
+    add_stats(&s->stats, &s->vm->cpu->stats);
+    hosted_attach(NULL, 0);
+    vm_free(s->vm);
+    s->vm = NULL;
+}
+
+static bool machine_up(struct session *s, char error[LOAD_ERROR_BYTES])
+{
+    struct bzimage_entry entry;
+    struct vm_config config = make_config(s);
+
+    if (!boot_files_place(&s->files, &s->options, s->ram, &entry, error))
+        return false;
+    s->vm = vm_new(&config);
+    if (!s->vm) {
+        snprintf(error, LOAD_ERROR_BYTES, "cannot make the virtual machine: %s",
+                 *hosted_error() ? hosted_error() : "out of memory");
+        return false;
+    }
+    hosted_attach(s->vm->cpu, bt_signal_stub(s->vm->cpu->bt));
+    boot_enter(s->vm->cpu, &entry);
+    return true;
+}
+
+static bool is_reset(const struct session *s, const struct vm_exit *e)
+{
+    return (e->why == STOP_RESET || e->why == STOP_TRIPLE_FAULT) && !e->unsupported && !s->options.no_reboot;
+}
+
+/* The text is the monitor's report, a screenful at most. */
+static int report(enum exit_status status, const struct vm_exit *e)
+{
+    hosted_finish();
+    fprintf(stderr, "%s%s", e->text, *e->text && e->text[strlen(e->text) - 1] != '\n' ? "\n" : "");
+    return (int)status;
+}
+
+static int status_of(const struct vm_exit *e)
+{
+    if (e->unsupported)
+        return report(STATUS_RUNTIME, e);
+    switch (e->why) {
+    case STOP_DEBUG_EXIT:
+        return (int)(e->code & 0xffu);
+    case STOP_TRIPLE_FAULT:
+        return report(STATUS_TRIPLE_FAULT, e);
+    case STOP_NONE:
+        return report(STATUS_RUNTIME, e);
+    case STOP_POWEROFF:
+    case STOP_RESET:
+    case STOP_HOST:
+        break;
+    }
+    return STATUS_OK;
+}
+
+static int run(struct session *s)
+{
+    char error[LOAD_ERROR_BYTES];
+    struct vm_exit exit_info;
+
+    for (;;) {
+        if (!machine_up(s, error)) {
+            hosted_finish();
+            return complain(STATUS_RUNTIME, error);
+        }
+        memset(&exit_info, 0, sizeof exit_info);
+        vm_run(s->vm, &exit_info);
+        vcpu_fpu_park(s->vm->cpu);
+        machine_down(s);
+        if (!is_reset(s, &exit_info))
+            return status_of(&exit_info);
+        hosted_ram_clear();
+    }
+}
+
+static int write_stats(struct session *s, int status)
+{
+    char error[LOAD_ERROR_BYTES];
+    const char *path = s->options.stats_file;
+    int rc;
+
+    if (!path)
+        return status;
+    rc = stats_write(path, &s->stats, s->model->name, platform_clock_ns() - s->started_ns);
+    if (rc == 0)
+        return status;
+    snprintf(error, sizeof error, "cannot write stats to '%s': %s", path, strerror(-rc));
+    return complain(status ? (enum exit_status)status : STATUS_RUNTIME, error);
+}
+
+static int start(struct session *s)
+{
+    char error[LOAD_ERROR_BYTES];
+
+    if (hosted_init() < 0)
+        return complain(STATUS_RUNTIME, hosted_error());
+    s->started_ns = platform_clock_ns();
+    if (!boot_files_open(&s->files, &s->options, error))
+        return complain(STATUS_RUNTIME, error);
+    if (s->options.log_file && hosted_log_open(s->options.log_file) < 0)
+        return complain(STATUS_RUNTIME, hosted_error());
+    s->ram = hosted_ram_new(s->options.ram_bytes);
+    if (!s->ram)
+        return complain(STATUS_RUNTIME, hosted_error());
+    hosted_set_events(&(struct hosted_events){ .ctx = s, .input = on_input, .stop = on_stop });
+    if (!open_serial_ports(s)) {
+        hosted_chardev_close_all();
+        return complain(STATUS_RUNTIME, hosted_error());
+    }
+    if (s->options.display_by_default)
+        fputs("ringdown: there is no display: serial port 0 is on this terminal, as with -nographic "
+              "(Ctrl-a x leaves)\n", stderr);
+    int status = run(s);
+    hosted_chardev_close_all();
+    return write_stats(s, status);
+}
+
+int main(int argc, char **argv)
+{
+    static struct session session;
+
+#ifdef HAVE_EXPLAIN
+    if (argc > 1 && !strcmp(argv[1], "explain"))
+        return explain_main(argc - 1, argv + 1);
+#endif
+    if (!options_parse(&session.options, argc, (const char *const *)argv))
+        return complain(STATUS_USAGE, session.options.error);
+    if (session.options.action != ACTION_RUN)
+        return list_something(session.options.action);
+    session.model = session.options.cpu ? cpu_model_find(session.options.cpu) : &cpu_models[0];
+    if (!session.model) {
+        fprintf(stderr, "ringdown: -cpu '%.80s' is not a known model: -cpu help lists them\n",
+                session.options.cpu);
+        return STATUS_USAGE;
+    }
+    return start(&session);
+}

@@ -1,0 +1,77 @@
+/*
+ * The command line as a struct. The parser is a pure function of argv: it opens no
+ * file and prints nothing, so that it can be tested and fuzzed.
+ */
+#ifndef CLI_OPTIONS_H
+#define CLI_OPTIONS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define OPTIONS_SERIAL_MAX 4u
+#define OPTIONS_RAM_MIN (2ull << 20)
+#define OPTIONS_RAM_MAX (3072ull << 20)
+
+enum options_action {
+    ACTION_RUN,
+    ACTION_HELP,
+    ACTION_VERSION,
+    ACTION_CPU_HELP,
+    ACTION_LOG_HELP,
+    ACTION_MACHINE_HELP,
+    ACTION_ACCEL_HELP,
+    ACTION_DEVICE_HELP,
+};
+
+enum serial_kind { SERIAL_NONE, SERIAL_NULL, SERIAL_STDIO, SERIAL_FILE, SERIAL_PTY, SERIAL_UNIX };
+
+struct serial_option {
+    enum serial_kind kind;
+    bool mux;                 /* stdio with the Ctrl-a escape        */
+    bool is_server, wait;     /* unix                                */
+    const char *path;         /* file, unix                          */
+};
+
+enum rtc_base { RTC_UTC, RTC_LOCALTIME, RTC_FIXED };
+enum accel_mem { ACCEL_MEM_CHECKED, ACCEL_MEM_WINDOW, ACCEL_MEM_ADAPTIVE };
+
+struct options {
+    enum options_action action;
+    const char *kernel, *initrd, *append; /* NULL: not given                     */
+    uint64_t ram_bytes;
+    const char *cpu;                      /* model name; NULL: the default       */
+    struct serial_option serial[OPTIONS_SERIAL_MAX];
+    unsigned serial_count;
+    bool nographic, no_reboot;
+    bool display_by_default;              /* nothing said where the console goes */
+    uint32_t log_mask;
+    const char *log_file;
+    enum rtc_base rtc_base;
+    int64_t rtc_epoch;                    /* RTC_FIXED: seconds since 1970       */
+    uint16_t debug_exit_port, debug_exit_size;
+    /* -accel bt,... */
+    uint64_t tc_bytes;
+    bool chain, verify, baseline, clock_insn;
+    enum accel_mem mem;
+    unsigned tu_insns;
+    const char *stats_file;
+
+    char error[256];                      /* after failure: one line, no newline */
+    /* Texts cut out of arguments (option values) live here. */
+    size_t text_used;
+    char text[8192];
+};
+
+/**
+ * @param argv  argv[0] is the program; strings must outlive `out`.
+ * @return true, or false with out->error naming the offender and what would do.
+ */
+bool options_parse(struct options *out, int argc, const char *const *argv);
+
+/** "64M", "1G", "512k", "256" (MiB). Also fractions of none: digits and one suffix only. */
+bool options_size(const char *text, uint64_t default_unit, uint64_t *bytes);
+
+extern const char options_help[];
+
+#endif

@@ -1,0 +1,116 @@
+/*
+ * The counters as a JSON object: one member a row of base/stats_list.h, and objects for
+ * callouts by name, exceptions by vector and exits by reason.
+ *
+ * The text goes to a new file beside the wanted one and is renamed over it, so that a
+ * reader never sees half of it and a failure leaves the old one.
+ */
+#include "cli/stats.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/types.h"
+
+static const char *const exception_names[32] = {
+    "DE", "DB", "NMI", "BP", "OF", "BR", "UD", "NM", "DF", NULL, "TS", "NP", "SS", "GP", "PF", NULL,
+    "MF", "AC", "MC",  "XM",
+};
+
+static const char *const exit_names[EXIT_REASON_COUNT] = {
+    [EXIT_RESUME] = "resume", [EXIT_DISPATCH] = "dispatch", [EXIT_FAULT] = "fault",
+    [EXIT_CHAIN] = "chain",   [EXIT_LOOKUP] = "lookup",     [EXIT_POLL] = "poll",
+    [EXIT_SHADOW] = "shadow", [EXIT_HALT] = "halt",         [EXIT_HOST] = "host",
+    [EXIT_UNSUPPORTED] = "unsupported", [EXIT_STOP] = "stop",
+};
+
+static void put_rows(FILE *f, const struct stats *s)
+{
+    size_t count;
+    const struct stat_info *rows = stats_rows(&count);
+
+    for (size_t i = 0; i < count; i++) {
+        uint64_t value;
+        memcpy(&value, (const uint8_t *)s + rows[i].offset, sizeof value);
+        fprintf(f, "  \"%s\": %llu,\n", rows[i].name, (unsigned long long)value);
+    }
+}
+
+/* One object of named counters; zero rows are left out. */
+struct named {
+    FILE *f;
+    unsigned count;
+};
+
+static void named_open(struct named *n, FILE *f, const char *name)
+{
+    *n = (struct named){ f, 0 };
+    fprintf(f, "  \"%s\": {", name);
+}
+
+static void named_put(struct named *n, const char *name, uint64_t value)
+{
+    if (value)
+        fprintf(n->f, "%s\n    \"%s\": %llu", n->count++ ? "," : "", name, (unsigned long long)value);
+}
+
+static void named_close(struct named *n, bool last)
+{
+    fprintf(n->f, "%s}%s\n", n->count ? "\n  " : "", last ? "" : ",");
+}
+
+static void put_objects(FILE *f, const struct stats *s)
+{
+    struct named n;
+    char number[16];
+
+    named_open(&n, f, "callouts");
+    for (unsigned i = 0; i < CALLOUT_COUNT; i++)
+        named_put(&n, callout_name((enum callout_id)i), s->callout[i]);
+    named_close(&n, false);
+    named_open(&n, f, "exceptions");
+    for (unsigned i = 0; i < ARRAY_LEN(s->exception); i++) {
+        snprintf(number, sizeof number, "%u", i);
+        named_put(&n, exception_names[i] ? exception_names[i] : number, s->exception[i]);
+    }
+    named_close(&n, false);
+    named_open(&n, f, "exits");
+    for (unsigned i = 0; i < EXIT_REASON_COUNT; i++)
+        named_put(&n, exit_names[i], s->exit[i]);
+    named_close(&n, true);
+}
+
+int stats_write(const char *path, const struct stats *stats, const char *cpu_model, uint64_t run_ns)
+{
+    size_t len = strlen(path) + 32;
+    char *temp = malloc(len);
+    int rc = 0;
+
+    if (!temp)
+        return -ENOMEM;
+    snprintf(temp, len, "%s.%ld.tmp", path, (long)getpid());
+    FILE *f = fopen(temp, "wx");
+    if (!f) {
+        rc = -errno;
+        goto out_free;
+    }
+    fprintf(f, "{\n  \"program\": \"ringdown\",\n  \"cpu_model\": \"%s\",\n  \"run_ns\": %llu,\n", cpu_model,
+            (unsigned long long)run_ns);
+    put_rows(f, stats);
+    put_objects(f, stats);
+    fputs("}\n", f);
+    if (fflush(f) != 0 || ferror(f))
+        rc = errno ? -errno : -EIO;
+    if (fclose(f) != 0 && rc == 0)
+        rc = -errno;
+    if (rc == 0 && rename(temp, path) < 0)
+        rc = -errno;
+    if (rc < 0)
+        unlink(temp);
+out_free:
+    free(temp);
+    return rc;
+}
