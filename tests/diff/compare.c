@@ -1,0 +1,187 @@
+/*
+ * The comparer: what the host did against what the translator did, less what the
+ * manual leaves undefined. Left out are FOP and the x87 instruction and data pointers
+ * (processors differ and newer ones stopped keeping the selectors), RF (a fault's saved
+ * image has it set), the I bit of page-fault codes (the host has NX on) and flags that
+ * the generator found undefined at the place where the case ended.
+ *
+ * Ref: Intel SDM vol. 1, app. A "EFLAGS Cross-Reference"; vol. 1, ch. 8 "x87 FPU
+ * Instruction and Operand (Data) Pointers".
+ */
+#include <capstone/capstone.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "tests/diff/case.h"
+
+#define FLAGS_COMPARED (EFL_ARITH | EFL_TF | EFL_IF | EFL_DF | EFL_IOPL | EFL_NT | EFL_VM | EFL_AC | EFL_ID)
+
+static const char *const gpr_names[8] = { "eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi" };
+static const char *const seg_names[SEG_COUNT] = { "es", "cs", "ss", "ds", "fs", "gs" };
+static const char *const page_names[CASE_PAGES] = { "code", "code", "data", "data", "rodata", "stack" };
+
+struct report {
+    unsigned count;
+    bool print;
+};
+
+static void differ(struct report *rep, const char *what, uint64_t want, uint64_t got)
+{
+    rep->count++;
+    if (rep->print)
+        printf("    %-12s host 0x%llx, translated 0x%llx\n", what, (unsigned long long)want,
+               (unsigned long long)got);
+}
+
+static uint32_t undefined_at(const struct diff_case *c, uint32_t eip)
+{
+    uint32_t all = 0;
+
+    for (unsigned i = 0; i <= c->ninsns; i++) {
+        if (c->code_va + c->insns[i].ofs == eip)
+            return c->insns[i].undef;
+        all |= c->insns[i].undef;
+    }
+    return all;
+}
+
+static void compare_bytes(struct report *rep, const char *what, const uint8_t *want, const uint8_t *got,
+                          unsigned len)
+{
+    char w[64] = "", g[64] = "";
+
+    if (!memcmp(want, got, len))
+        return;
+    rep->count++;
+    if (!rep->print)
+        return;
+    for (unsigned i = len; i-- > 0;) {
+        snprintf(w + strlen(w), sizeof w - strlen(w), "%02x", want[i]);
+        snprintf(g + strlen(g), sizeof g - strlen(g), "%02x", got[i]);
+    }
+    printf("    %-12s host 0x%s, translated 0x%s\n", what, w, g);
+}
+
+static void compare_fpu(struct report *rep, const uint8_t *want, const uint8_t *got)
+{
+    char name[16];
+
+    compare_bytes(rep, "fcw", want, got, 2);
+    compare_bytes(rep, "fsw", want + 2, got + 2, 2);
+    compare_bytes(rep, "ftw", want + 4, got + 4, 1);
+    compare_bytes(rep, "mxcsr", want + 24, got + 24, 4);
+    for (unsigned i = 0; i < 8; i++) {
+        snprintf(name, sizeof name, "st(%u)", i);
+        compare_bytes(rep, name, want + 32 + 16 * i, got + 32 + 16 * i, 10);
+        snprintf(name, sizeof name, "xmm%u", i);
+        compare_bytes(rep, name, want + 160 + 16 * i, got + 160 + 16 * i, 16);
+    }
+}
+
+static bool is_masked(const struct diff_case *c, uint32_t va)
+{
+    for (unsigned i = 0; i < c->nmasks; i++)
+        if (va - c->masks[i].va < c->masks[i].len)
+            return true;
+    return false;
+}
+
+static void compare_memory(struct report *rep, const struct diff_case *c, const struct diff_result *want,
+                           const struct diff_result *got)
+{
+    unsigned shown = 0;
+
+    for (int p = 0; p < CASE_PAGES; p++) {
+        if (!memcmp(want->mem[p], got->mem[p], CASE_PAGE))
+            continue;
+        for (uint32_t o = 0; o < CASE_PAGE; o++) {
+            uint32_t va = case_page_va[p] + o;
+
+            if (want->mem[p][o] == got->mem[p][o] || is_masked(c, va))
+                continue;
+            rep->count++;
+            if (rep->print && shown++ < 16)
+                printf("    %s byte at VA 0x%08x: host 0x%02x, translated 0x%02x\n", page_names[p], va,
+                       want->mem[p][o], got->mem[p][o]);
+        }
+    }
+}
+
+static void compare_end(struct report *rep, const struct diff_result *want, const struct diff_result *got)
+{
+    uint32_t mask = want->vector == EXC_PF ? ~PF_ID : ~0u;
+
+    if (want->end != got->end) {
+        rep->count++;
+        if (rep->print)
+            printf("    ended: host %d, translated %d %s\n", want->end, got->end, got->note);
+        return;
+    }
+    if (want->vector != got->vector)
+        differ(rep, "vector", want->vector, got->vector);
+    else if ((want->error & mask) != (got->error & mask))
+        differ(rep, "error code", want->error, got->error);
+    else if (want->cr2 != got->cr2)
+        differ(rep, "cr2", want->cr2, got->cr2);
+}
+
+unsigned compare_results(const struct diff_case *c, const struct diff_result *want,
+                         const struct diff_result *got, bool print)
+{
+    struct report rep = { .print = print };
+    const struct diff_state *w = &want->state, *g = &got->state;
+    uint32_t flags = FLAGS_COMPARED & ~undefined_at(c, w->eip);
+
+    compare_end(&rep, want, got);
+    if (w->eip != g->eip)
+        differ(&rep, "eip", w->eip, g->eip);
+    for (int i = 0; i < 8; i++)
+        if (w->gpr[i] != g->gpr[i])
+            differ(&rep, gpr_names[i], w->gpr[i], g->gpr[i]);
+    if ((w->eflags ^ g->eflags) & flags)
+        differ(&rep, "eflags", w->eflags & flags, g->eflags & flags);
+    for (int i = 0; i < SEG_COUNT; i++)
+        if (w->sel[i] != g->sel[i])
+            differ(&rep, seg_names[i], w->sel[i], g->sel[i]);
+    compare_fpu(&rep, w->fx, g->fx);
+    compare_memory(&rep, c, want, got);
+    return rep.count;
+}
+
+/* ---- printing --------------------------------------------------------------------------- */
+
+static void print_code(const struct diff_case *c)
+{
+    csh cs;
+    cs_insn *insn;
+    bool open = cs_open(CS_ARCH_X86, CS_MODE_32, &cs) == CS_ERR_OK;
+
+    for (unsigned i = 0; i < c->ninsns; i++) {
+        unsigned from = c->insns[i].ofs, to = c->insns[i + 1].ofs;
+        size_t n = open ? cs_disasm(cs, c->code + from, to - from, c->code_va + from, 1, &insn) : 0;
+
+        printf("  %08x  ", c->code_va + from);
+        for (unsigned k = from; k < to; k++)
+            printf("%02x", c->code[k]);
+        printf("%*s%s %s\n", to - from < 12 ? (int)(24 - 2 * (to - from)) : 1, "", n ? insn->mnemonic : "(bad)",
+               n ? insn->op_str : "");
+        if (n)
+            cs_free(insn, n);
+    }
+    if (open)
+        cs_close(&cs);
+    printf("  %08x  f4                      hlt\n", c->code_va + c->code_len);
+}
+
+void print_case(const struct diff_case *c)
+{
+    const struct diff_state *s = &c->init;
+
+    printf("case %s seed %llu index %llu\n", c->name, (unsigned long long)c->seed, (unsigned long long)c->index);
+    for (int i = 0; i < 8; i++)
+        printf("  %s=%08x%s", gpr_names[i], s->gpr[i], i == 3 || i == 7 ? "\n" : "");
+    printf("  eflags=%08x fcw=%02x%02x fsw=%02x%02x ftw=%02x mxcsr=%02x%02x mem_seed=0x%llx\n", s->eflags,
+           s->fx[1], s->fx[0], s->fx[3], s->fx[2], s->fx[4], s->fx[25], s->fx[24],
+           (unsigned long long)c->mem_seed);
+    print_code(c);
+}

@@ -1,0 +1,118 @@
+/*
+ * The engine's side of a differential case: the same pages at the same linear addresses
+ * in a VM, the same selectors, CPL 3, and run until an exception reaches the kernel.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/diff/case.h"
+#include "tests/support/vm_fixture.h"
+
+struct engine {
+    struct vm_fixture *fx;
+};
+
+#define ATTR_USER_DATA (DESC_DB | DESC_P | DESC_DPL | DESC_S | DESC_WRITE | DESC_ACCESSED)
+
+/* As Linux has them in the oracle's process: see modify_ldt in oracle.c. */
+static void make_segments(struct vm_fixture *fx)
+{
+    uint16_t code = DESC_G | DESC_DB | DESC_P | DESC_DPL | DESC_S | DESC_CODE | DESC_READ | DESC_ACCESSED;
+    uint16_t data = ATTR_USER_DATA;
+
+    vm_fixture_gdt_set(fx, CASE_SEL_DS >> 3, 0, 0xfffff, DESC_G | data);
+    vm_fixture_ldt_set(fx, CASE_SEL_CS >> 3, 0, 0xfffff, code);
+    vm_fixture_ldt_set(fx, CASE_SEL_FS >> 3, CASE_DATA, 0xfffff, DESC_G | data);
+    vm_fixture_ldt_set(fx, CASE_SEL_GS >> 3, CASE_DATA, CASE_GS_LIMIT, data);
+    vm_fixture_ldt_set(fx, CASE_SEL_RO >> 3, 0, 0xfffff, (uint16_t)((DESC_G | data) & ~DESC_WRITE));
+    vm_fixture_ldt_set(fx, CASE_SEL_DOWN >> 3, 0, CASE_DOWN_LIMIT, DESC_G | data | DESC_DOWN);
+}
+
+struct engine *engine_new(const struct engine_options *o)
+{
+    struct engine *e = calloc(1, sizeof *e);
+    struct vm_fixture_options options = {
+        .bt = { .tc_bytes = o->tc_bytes, .chain = o->chain, .mem = (enum bt_mem_form)o->mem,
+                .max_insns = o->tu_insns, .verify = o->verify },
+        .host_baseline = o->host_baseline,
+    };
+
+    if (!e)
+        return NULL;
+    e->fx = vm_fixture_new(&options);
+    if (!e->fx) {
+        free(e);
+        return NULL;
+    }
+    make_segments(e->fx);
+    for (int i = 0; i < CASE_PAGES; i++)
+        vm_fixture_map(e->fx, case_page_va[i], PTE_P | PTE_US | (i == PAGE_RODATA ? 0 : PTE_W));
+    return e;
+}
+
+void engine_free(struct engine *e)
+{
+    if (!e)
+        return;
+    vm_fixture_free(e->fx);
+    free(e);
+}
+
+void engine_log(struct engine *e, bool on)
+{
+    e->fx->vm->log.mask = on ? 1u << LOG_in_asm | 1u << LOG_out_asm | 1u << LOG_exit | 1u << LOG_int : 0;
+}
+
+static void load_state(struct vm_fixture *fx, const struct diff_state *s)
+{
+    struct vcpu *cpu = fx->cpu;
+
+    vcpu_fpu_park(cpu);
+    for (int i = 0; i < 8; i++)
+        cpu->gpr[i] = s->gpr[i];
+    cpu->eip = s->eip;
+    vcpu_eflags_set(cpu, s->eflags);
+    for (int seg = 0; seg < SEG_COUNT; seg++)
+        vm_fixture_load_segment(fx, (enum seg_id)seg, s->sel[seg]);
+    memcpy(cpu->fpu, s->fx, 288);
+    vm_fixture_enter(fx);
+}
+
+static void save_state(struct vm_fixture *fx, const struct vm_fixture_frame *frame, struct diff_state *s)
+{
+    struct vcpu *cpu = fx->cpu;
+
+    for (int i = 0; i < 8; i++)
+        s->gpr[i] = frame->gpr[i];
+    s->eip = frame->eip;
+    s->eflags = frame->eflags;
+    for (int seg = 0; seg < SEG_COUNT; seg++)
+        s->sel[seg] = cpu->segs[seg].sel;
+    s->sel[SEG_CS] = (uint16_t)frame->cs;
+    s->sel[SEG_SS] = (uint16_t)frame->ss;
+    vcpu_fpu_park(cpu);
+    memcpy(s->fx, cpu->fpu, sizeof s->fx);
+}
+
+void engine_run(struct engine *e, const struct diff_case *c, struct diff_result *out)
+{
+    struct mmu *mmu = e->fx->cpu->mmu;
+    struct vm_fixture_frame frame = { 0 };
+
+    memset(out, 0, offsetof(struct diff_result, mem));
+    case_fill_memory(c, out->mem);
+    for (int i = 0; i < CASE_PAGES; i++)
+        mmu_phys_write(mmu, gpa(case_page_va[i]), out->mem[i], CASE_PAGE);
+    load_state(e->fx, &c->init);
+    if (vm_fixture_run(e->fx, &frame, out->note, sizeof out->note) != VM_FIXTURE_EXCEPTION) {
+        out->end = END_LOST;
+        return;
+    }
+    out->end = END_FAULT;
+    out->vector = (uint8_t)frame.vector;
+    out->error = frame.error;
+    out->cr2 = frame.vector == EXC_PF ? e->fx->cpu->cr2 : 0;
+    save_state(e->fx, &frame, &out->state);
+    for (int i = 0; i < CASE_PAGES; i++)
+        mmu_phys_read(mmu, gpa(case_page_va[i]), out->mem[i], CASE_PAGE);
+}
