@@ -7,6 +7,7 @@
 
 #include "base/cpu.h"
 #include "decoder/decoder.h"
+#include "mmu/mmu.h"
 #include "platform/platform.h"
 
 enum bt_mem_form { MEM_CHECKED, MEM_WINDOW, MEM_ADAPTIVE };
@@ -21,6 +22,8 @@ struct bt_options {
     bool icount;              /* clock=insn                                             */
 };
 
+struct ccf;
+
 /** Segment checks for accesses whose segment is not flat; supplied by monitor. */
 struct bt_ops {
     void *ctx;
@@ -28,6 +31,8 @@ struct bt_ops {
                                   unsigned access, gva_t *va);
     callout_fn *const *callouts;  /* [CALLOUT_COUNT] */
     uint32_t features;            /* 1 << enum insn_feature that the CPU model has */
+    /** A CCF was made; for listings. May be NULL. */
+    void (*translated)(void *ctx, struct vcpu *cpu, const struct ccf *ccf);
 };
 
 /** @return NULL when memory can't be had. Creates cpu->bt and cpu->tc. */
@@ -52,6 +57,16 @@ bool bt_contains(const struct bt *bt, uint64_t host_rip);
  *  registers and returns from bt_run with EXIT_HOST. */
 uintptr_t bt_signal_stub(const struct bt *bt);
 
+/** Where a handler sends RIP after a host signal in translated code: leaves with EXIT_HOST. */
+uint64_t bt_host_signal_stub(const struct bt *bt);
+/** A fault at this address means that the shadow return stack is full: set RSP to
+ *  vcpu->shadow_top and run the instruction again. */
+bool bt_is_shadow_guard(const struct bt *bt, uint64_t host_addr);
+
+/** Fetch mappings died (mmu_ops): jump tables and shadow return stacks follow. */
+void bt_fetch_dropped_all(struct vcpu *cpu, enum mmu_view_id view, bool keep_global);
+void bt_fetch_dropped_range(struct vcpu *cpu, enum mmu_view_id view, gva_t va, uint32_t bytes);
+
 /** The guest wrote [pa, pa+len): drop what was made from it. */
 void bt_code_written(struct vcpu *cpu, gpa_t pa, uint32_t len);
 
@@ -63,7 +78,6 @@ void bt_cut_returns(struct vcpu *cpu);
 
 /** Translate one TU from plain bytes without running it, for `ringdown explain` and tests.
  *  The CCF is found in the TC afterwards. */
-struct ccf;
 struct ccf *bt_translate_bytes(struct vcpu *cpu, const uint8_t *bytes, size_t len, uint32_t eip,
                                uint32_t mode);
 

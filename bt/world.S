@@ -207,8 +207,12 @@ world_mem_slow_\suffix:
 world_mem_done_\suffix:
         pop     VCPU_resume_rip(%r15)
         LEAVE_TC \lahf
+        push    %r8                     /* an indirect transfer keeps its target there */
+        push    %r10
         mov     %r15, %rdi
         call    bt_mem_done
+        pop     %r10
+        pop     %r8
         test    %eax, %eax
         jz      5f
         RETURN_TO_C

@@ -1,0 +1,171 @@
+/* What the files of bt/ share: the translator's state, its idioms and lowerings. */
+#ifndef BT_BT_INTERNAL_H
+#define BT_BT_INTERNAL_H
+
+#include "bt/bt.h"
+#include "bt/emit.h"
+#include "mmu/mmu.h"
+#include "tcache/tcache.h"
+
+/* ---- register assignment (the reasons are in xlate_table.c) -------------------------- */
+#define H_ESP  H_R12 /* guest ESP */
+#define H_ECX  H_R13 /* guest ECX */
+#define H_VIEW H_R14 /* tables of the current view */
+#define H_VCPU H_R15
+#define H_ADDR H_RCX /* scratch: addend of a checked access; the one register JRCXZ tests */
+#define H_EA   H_R8  /* scratch: effective address, target EIP of an indirect transfer */
+#define H_T1   H_R9
+#define H_T2   H_R10
+#define H_TWELVE H_R11 /* the constant 12, for SHRX */
+
+extern const uint8_t guest_to_host[8];
+
+/* ---- the translation of one TU --------------------------------------------------------- */
+
+#define XL_MAX_PENDING 24
+
+/** A JRCXZ whose 8-bit reach must be served by an island. */
+struct pending_jump {
+    uint8_t *at;
+    uint8_t insn;
+};
+
+struct xlate {
+    struct bt *bt;
+    struct vcpu *cpu;
+    struct ccf_draft *d;
+    struct emit hot, cold;
+    struct emit *e;        /* the part being written                                    */
+    bool is_cold;          /* this is the slow path of the instruction                  */
+    uint32_t mode;
+    uint32_t eip, next_eip;
+    uint32_t page_eip;     /* EIP of the first byte of the TU's page                     */
+    bool straddles;        /* the TU is one instruction that lies in two pages           */
+    bool ends;             /* the instruction just translated ended the TU               */
+    struct insn in;
+
+    /* the present instruction */
+    bool has_slow;         /* it has a slow path                                         */
+    bool is_slow_only;     /* its fast path is just a jump to the slow one               */
+    bool stores;           /* its slow path may leave a bounced store to complete        */
+    bool has_target_in_ea; /* an indirect transfer: next EIP is in H_EA                  */
+    uint8_t *tail;         /* where its slow path joins the fast one before a transfer   */
+
+    struct pending_jump pending[XL_MAX_PENDING];
+    unsigned npending;
+    uint8_t *unresolved[XL_MAX_PENDING]; /* rel32 of islands of the present instruction   */
+    unsigned nunresolved;
+    uint8_t *cold_of[CCF_MAX_INSNS];     /* start of each instruction's slow path or NULL  */
+};
+
+struct world_stubs {
+    void (*exit)(void), (*chain)(void), (*jt_miss)(void), (*callout)(void), (*mem_slow)(void),
+        (*mem_done)(void), (*host_signal)(void);
+    enum exit_reason (*enter)(struct vcpu *cpu, const uint8_t *code);
+};
+
+#define SHADOW_STACK_BYTES 65536u
+#define SHADOW_SENTINELS   64u
+
+struct bt {
+    struct vcpu *cpu;
+    struct bt_options opt;
+    struct host_features host;
+    struct bt_ops ops;
+    const struct world_stubs *stubs;
+    /* One shadow return stack a view: a kernel return never sees a user program's landings. */
+    uint8_t *stack[2];
+    uint64_t stack_top[2], stack_rsp[2];
+    unsigned view;          /* whose stack and tables are loaded                           */
+    uint32_t view_mode[2];  /* mode under which the view's jump table was filled           */
+    uint64_t generation;    /* of the cache, when the stacks were last known good          */
+    bool jt_dirty;
+    uint64_t reserve_bytes;
+    struct ccf_draft draft;
+    struct xlate xl;
+};
+
+/* ---- translate.c -------------------------------------------------------------------------- */
+/** Make the CCF of key (whose bytes start at `code`, `avail` of them in this page). */
+enum x86_rc bt_translate(struct bt *bt, const struct ccf_key *key, gva_t va, struct ccf **out);
+
+/* ---- idiom.c: each one says what it does to flags. None of these touches them unless said -- */
+struct hmem vcpu_mem(size_t offset);
+
+/** Where a guest memory operand is: segment and host expression of its offset. */
+struct guest_ea {
+    uint8_t seg;
+    bool is_moffs_or_disp;  /* no register: the offset is disp */
+    enum host_reg base, index;
+    uint8_t scale_log2;
+    uint32_t disp;
+    uint8_t asize;
+};
+
+void idiom_ea_of_insn(const struct insn *in, struct guest_ea *ea);
+struct guest_ea idiom_ea_stack(const struct xlate *x, int32_t disp);
+struct guest_ea idiom_ea_reg(enum seg_id seg, enum host_reg base, uint8_t asize);
+
+/** Offset of ea within its segment into `to` (a scratch register). */
+void idiom_offset(struct xlate *x, const struct guest_ea *ea, enum host_reg to);
+
+/**
+ * Make ea accessible for `size` bytes. *m is then the host operand. Clobbers RCX, R8, R9, R10.
+ * @return false when this pass has nothing more to emit for the instruction (its fast path is
+ *         only a jump to the slow one): the lowering returns at once.
+ */
+bool idiom_access(struct xlate *x, const struct guest_ea *ea, unsigned size, unsigned access, struct hmem *m);
+
+/** The point after an instruction's last memory access, before it transfers control. In the slow
+ *  pass: complete the access, join the fast path, and return false. */
+bool idiom_join_before_transfer(struct xlate *x);
+
+/** The end of a slow pass: complete the access, go on in the fast path after the instruction. */
+void idiom_finish_slow(struct xlate *x);
+
+void idiom_esp_add(struct xlate *x, int32_t n);
+void idiom_store_eip(struct xlate *x); /* vcpu->eip and next_eip of the present instruction */
+void idiom_callout(struct xlate *x, enum callout_id id, uint64_t arg);
+void idiom_shift_right(struct xlate *x, enum host_reg to, enum host_reg from, unsigned count);
+
+/** Transfers; each ends the straight code it stands in. */
+void idiom_jump(struct xlate *x, uint32_t target);
+void idiom_jump_by_table(struct xlate *x, uint32_t target); /* never chained */
+void idiom_jump_if(struct xlate *x, unsigned cc, uint32_t target);
+void idiom_jump_indirect(struct xlate *x); /* target EIP in H_EA */
+void idiom_call(struct xlate *x, uint32_t target);
+void idiom_call_indirect(struct xlate *x);
+void idiom_return(struct xlate *x);
+void idiom_exit(struct emit *e, enum exit_reason reason, uint32_t eip);
+
+/** Serve the reach of pending JRCXZ before `room` more bytes are written. */
+void idiom_islands(struct xlate *x, unsigned room, bool falls_through);
+void idiom_resolve_slow(struct xlate *x);
+/** A JRCXZ to the slow path of the present instruction. */
+void idiom_jrcxz_slow(struct xlate *x);
+
+/* ---- lower.c and friends ---------------------------------------------------------------- */
+typedef void lower_fn(struct xlate *x);
+/** The lowering of an innocuous or control-flow instruction. */
+lower_fn *lower_find(const struct insn *in);
+lower_fn lower_generic, lower_nothing;
+lower_fn lower_push_r, lower_pop_r, lower_push_imm, lower_push_rm, lower_pop_rm, lower_leave;
+lower_fn lower_jmp, lower_jcc, lower_call, lower_ret, lower_jmp_rm, lower_call_rm, lower_loop, lower_jecxz;
+lower_fn lower_string, lower_lea, lower_xlat, lower_moffs, lower_incdec_r, lower_shift_cl, lower_cmpxchg8b;
+lower_fn lower_bit_rm_r, lower_maskmov, lower_cld, lower_std, lower_lahf, lower_sahf, lower_salc;
+lower_fn lower_cli, lower_sti;
+/** Sensitive, privileged and lowered-by-callout instructions. */
+void lower_callout(struct xlate *x);
+
+/* ---- for assembly and handlers ------------------------------------------------------------ */
+enum exit_reason bt_callout(struct vcpu *cpu, uint64_t arg, uint32_t ea, uint32_t id);
+uint64_t bt_mem_slow(struct vcpu *cpu, uint32_t address, uint32_t desc);
+enum exit_reason bt_mem_done(struct vcpu *cpu);
+
+/* Descriptor of a slow access: bits 0..9 size, 10 write, 11 read, 12..14 segment, 15 check it. */
+#define MD_WRITE 0x400u
+#define MD_READ  0x800u
+#define MD_SEG_SHIFT 12
+#define MD_CHECK 0x8000u
+
+#endif

@@ -1,0 +1,90 @@
+/*
+ * What translated code calls in C: callouts, slow memory accesses, and the completion of
+ * bounced stores. All of it runs with the guest's x87 and SSE state live in the host's
+ * registers, and so does everything it reaches until somebody parks that state.
+ *
+ * *Bouncing* is the universal slow path: the instruction itself runs, on a scratch buffer.
+ * A device or a traced page is read before it if the instruction reads memory, and written
+ * after it if it writes, at its own width; checks and faults come before either.
+ */
+#include "base/assert.h"
+#include "bt/bt_internal.h"
+
+/* A CCF was dropped since the dispatcher last looked: the running one may be dead. */
+static bool is_stale(const struct bt *bt)
+{
+    return tcache_generation(bt->cpu->tc) != bt->generation;
+}
+
+enum exit_reason bt_callout(struct vcpu *cpu, uint64_t arg, uint32_t ea, uint32_t id)
+{
+    cpu->stats.callout[id]++;
+    enum exit_reason reason = cpu->bt->ops.callouts[id](cpu, arg, ea);
+
+    if (reason == EXIT_RESUME && is_stale(cpu->bt)) {
+        cpu->eip = cpu->next_eip;
+        return EXIT_DISPATCH;
+    }
+    return reason;
+}
+
+/* 0 tells world_mem_slow to leave with exit_arg. */
+static uint64_t leave(struct vcpu *cpu, enum exit_reason reason)
+{
+    cpu->exit_arg = reason;
+    return 0;
+}
+
+static enum x86_rc bounce(struct vcpu *cpu, gva_t va, uint32_t desc, unsigned size, unsigned user)
+{
+    STAT_INC(cpu, mem_bounce);
+    if (desc & MD_READ) {
+        enum x86_rc rc = mmu_read(cpu, va, cpu->bounce, size, user);
+        if (rc != X86_OK)
+            return rc;
+    }
+    if (desc & MD_WRITE) {
+        cpu->bounce_va = va;
+        cpu->bounce_len = size;
+        cpu->mem_bounced = 1;
+    }
+    return X86_OK;
+}
+
+uint64_t bt_mem_slow(struct vcpu *cpu, uint32_t address, uint32_t desc)
+{
+    unsigned size = desc & 0x3ff, user = cpu->cpl == 3 ? ACC_USER : 0;
+    unsigned access = desc & MD_WRITE ? ACC_WRITE : ACC_READ;
+    gva_t va = gva(address);
+    hva_t hva;
+    enum x86_rc rc;
+
+    STAT_INC(cpu, mem_slow);
+    if (desc & MD_CHECK) {
+        rc = cpu->bt->ops.segment_linear(cpu, (enum seg_id)(desc >> MD_SEG_SHIFT & 7), address, size, access, &va);
+        if (rc != X86_OK)
+            return leave(cpu, EXIT_FAULT);
+    }
+    rc = mmu_probe(cpu, va, size, access | user, &hva);
+    if (rc == X86_OK && !hva.p) {
+        rc = bounce(cpu, va, desc, size, user);
+        hva.p = cpu->bounce;
+    }
+    if (rc != X86_OK)
+        return leave(cpu, EXIT_FAULT);
+    if (is_stale(cpu->bt)) /* the walk set an A or D bit in a page of code: start again */
+        return leave(cpu, EXIT_DISPATCH);
+    return (uint64_t)(uintptr_t)hva.p - address;
+}
+
+enum exit_reason bt_mem_done(struct vcpu *cpu)
+{
+    cpu->mem_bounced = 0;
+    enum x86_rc rc = mmu_write(cpu, cpu->bounce_va, cpu->bounce, cpu->bounce_len, cpu->cpl == 3 ? ACC_USER : 0);
+
+    ASSERT(rc == X86_OK); /* probed before the instruction ran */
+    if (!is_stale(cpu->bt))
+        return EXIT_RESUME;
+    cpu->eip = cpu->next_eip;
+    return EXIT_DISPATCH;
+}

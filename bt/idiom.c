@@ -1,0 +1,456 @@
+/*
+ * Idioms: what the lowerings are built of.
+ *
+ * A guest memory access in the *checked form* looks its page up in the view's table and
+ * adds the slot (host address minus guest address) to the guest address:
+ *
+ *     lea   r8d, [EA]                  ; omitted when EA is one register
+ *     lea   r10d, [EA + size - 1]      ; the last byte; omitted for bytes
+ *     shrx  r9d, r8d, r11d             ; r11d = 12
+ *     shrx  r10d, r10d, r11d
+ *     lea   r9d, [r9 + r10]            ; 2 * page, odd if the access crosses: always empty
+ *     mov   rcx, [r14 + r9*8 (+ STORE)]
+ *     jrcxz slow                       ; by way of an island within its reach
+ *     op    ..., [rcx + r8]
+ *
+ * No flag is touched. Every access of an instruction is checked before its first effect, so
+ * `slow` simply starts the instruction again in its slow path: the same lowering emitted a
+ * second time in the cold part, where each check is a call to the monitor.
+ */
+#include "bt/bt_internal.h"
+
+#include "base/assert.h"
+#include "base/string.h"
+
+#define VCPU_OFS(field) offsetof(struct vcpu, field)
+
+struct hmem vcpu_mem(size_t offset)
+{
+    return hmem_base(H_VCPU, (int32_t)offset);
+}
+
+/* ---- addresses -------------------------------------------------------------------------- */
+
+void idiom_ea_of_insn(const struct insn *in, struct guest_ea *ea)
+{
+    *ea = (struct guest_ea){
+        .seg = in->seg,
+        .base = in->base == 0xff ? H_NONE : (enum host_reg)guest_to_host[in->base],
+        .index = in->index == 0xff ? H_NONE : (enum host_reg)guest_to_host[in->index],
+        .scale_log2 = in->scale_log2,
+        .disp = in->disp,
+        .asize = in->asize,
+    };
+}
+
+struct guest_ea idiom_ea_reg(enum seg_id seg, enum host_reg base, uint8_t asize)
+{
+    return (struct guest_ea){ .seg = (uint8_t)seg, .base = base, .index = H_NONE, .asize = asize };
+}
+
+struct guest_ea idiom_ea_stack(const struct xlate *x, int32_t disp)
+{
+    return (struct guest_ea){ .seg = SEG_SS, .base = H_ESP, .index = H_NONE, .disp = (uint32_t)disp,
+                              .asize = x->mode & MODE_STACK32 ? 4 : 2 };
+}
+
+static struct hmem ea_expression(const struct guest_ea *ea, uint32_t more)
+{
+    return (struct hmem){ .base = ea->base, .index = ea->index, .scale_log2 = ea->scale_log2,
+                          .disp = (int32_t)(ea->disp + more) };
+}
+
+void idiom_offset(struct xlate *x, const struct guest_ea *ea, enum host_reg to)
+{
+    if (ea->base == H_NONE && ea->index == H_NONE)
+        e_mov_r32_imm32(x->e, to, ea->asize == 2 ? ea->disp & 0xffff : ea->disp);
+    else if (ea->index == H_NONE && ea->disp == 0 && ea->asize == 2)
+        e_movzx_r32_r16(x->e, to, ea->base);
+    else {
+        e_lea_r32(x->e, to, ea_expression(ea, 0));
+        if (ea->asize == 2)
+            e_movzx_r32_r16(x->e, to, to);
+    }
+}
+
+enum seg_form { SEG_FLAT, SEG_BASED, SEG_CHECKED };
+
+/* How an access through a segment can be emitted under the mode at hand. */
+static enum seg_form seg_form(const struct xlate *x, unsigned seg, unsigned access)
+{
+    static const uint32_t flat[SEG_COUNT] = { MODE_ES_FLAT, MODE_CS_FLAT, MODE_SS_FLAT, MODE_DS_FLAT, 0, 0 };
+    static const uint32_t based[SEG_COUNT] = { 0, 0, 0, 0, MODE_FS_BASED, MODE_GS_BASED };
+
+    if (x->mode & flat[seg])
+        return seg == SEG_CS && (access & MEM_WRITE) ? SEG_CHECKED : SEG_FLAT;
+    return x->mode & based[seg] ? SEG_BASED : SEG_CHECKED;
+}
+
+/* ---- islands ------------------------------------------------------------------------------ */
+
+/* One jump for all pending JRCXZ of the same instruction. */
+static void island(struct xlate *x, unsigned from, unsigned to)
+{
+    unsigned insn = x->pending[from].insn;
+
+    for (unsigned i = from; i < to; i++)
+        if (!x->hot.overflow)
+            e_patch8(x->pending[i].at, x->hot.p);
+    if (x->cold_of[insn]) {
+        e_jmp32_to(&x->hot, x->cold_of[insn]);
+    } else {
+        ASSERT(x->nunresolved < XL_MAX_PENDING);
+        x->unresolved[x->nunresolved++] = e_jmp32_fwd(&x->hot);
+    }
+}
+
+void idiom_islands(struct xlate *x, unsigned room, bool falls_through)
+{
+    uint8_t *over = NULL;
+
+    if (!x->npending)
+        return;
+    /* each island takes five bytes, the jump over them two */
+    if (falls_through && x->hot.p + room + 5 * x->npending + 2 - x->pending[0].at < 127)
+        return;
+    if (falls_through)
+        over = e_jmp8_fwd(&x->hot);
+    for (unsigned i = 0, k; i < x->npending; i = k) {
+        for (k = i + 1; k < x->npending && x->pending[k].insn == x->pending[i].insn; k++)
+            ;
+        island(x, i, k);
+    }
+    x->npending = 0;
+    if (over && !x->hot.overflow)
+        e_patch8(over, x->hot.p);
+}
+
+void idiom_jrcxz_slow(struct xlate *x)
+{
+    ASSERT(!x->is_cold && x->npending < XL_MAX_PENDING);
+    x->has_slow = true;
+    x->pending[x->npending].insn = (uint8_t)x->d->ninsns;
+    x->pending[x->npending++].at = e_jrcxz_fwd(&x->hot);
+}
+
+void idiom_resolve_slow(struct xlate *x)
+{
+    for (unsigned i = 0; i < x->nunresolved; i++)
+        if (!x->hot.overflow && !x->cold.overflow)
+            e_patch32(x->unresolved[i], x->cold_of[x->d->ninsns]);
+    x->nunresolved = 0;
+}
+
+/* ---- accesses -------------------------------------------------------------------------------- */
+
+void idiom_shift_right(struct xlate *x, enum host_reg to, enum host_reg from, unsigned count)
+{
+    if (x->bt->host.bmi2) {
+        ASSERT(count == 12);
+        e_shrx_r32(x->e, to, from, H_TWELVE);
+        return;
+    }
+    if (to != from)
+        e_mov_r32_r32(x->e, to, from);
+    e_pushfq(x->e);
+    e_op_rr(x->e, 0, 0xc1, 5, to); /* shr to, count */
+    put8(x->e, count);
+    e_popfq(x->e);
+}
+
+/* Two shifts under one PUSHFQ on hosts without BMI2. */
+static void page_sum(struct xlate *x, enum host_reg ea)
+{
+    if (x->bt->host.bmi2) {
+        e_shrx_r32(x->e, H_T1, ea, H_TWELVE);
+        e_shrx_r32(x->e, H_T2, H_T2, H_TWELVE);
+    } else {
+        e_mov_r32_r32(x->e, H_T1, ea);
+        e_pushfq(x->e);
+        e_op_rr(x->e, 0, 0xc1, 5, H_T1);
+        put8(x->e, 12);
+        e_op_rr(x->e, 0, 0xc1, 5, H_T2);
+        put8(x->e, 12);
+        e_popfq(x->e);
+    }
+    e_lea_r32(x->e, H_T1, hmem_index(H_T1, H_T2, 0, 0));
+}
+
+/* Table lookup for the address in `ea`; `last` gives its last byte when the access is wider. */
+static void check(struct xlate *x, enum host_reg ea, struct hmem last, unsigned size, unsigned access)
+{
+    uint32_t table = access & MEM_WRITE ? VIEW_STORE_OFS : VIEW_LOAD_OFS;
+
+    idiom_islands(x, 76, true);
+    if (size == 1) {
+        idiom_shift_right(x, H_T1, ea, 12);
+        e_lea_r32(x->e, H_T1, hmem_index(H_T1, H_T1, 0, 0));
+    } else {
+        e_lea_r32(x->e, H_T2, last);
+        page_sum(x, ea);
+    }
+    e_mov_r64_m64(x->e, H_ADDR, hmem_index(H_VIEW, H_T1, 3, (int32_t)table));
+    idiom_jrcxz_slow(x);
+}
+
+/* The slow pass: ask the monitor. R8 holds the address (an offset if the segment needs a check). */
+static void ask(struct xlate *x, unsigned seg, unsigned size, unsigned access, bool check_segment)
+{
+    uint32_t desc = size | (access & MEM_WRITE ? MD_WRITE : 0) | (access & MEM_READ ? MD_READ : 0) |
+                    seg << MD_SEG_SHIFT | (check_segment ? MD_CHECK : 0);
+
+    e_mov_r32_imm32(x->e, H_T1, desc);
+    e_call_m64(x->e, vcpu_mem(VCPU_OFS(stub_mem_slow)));
+    if (access & MEM_WRITE)
+        x->stores = true;
+}
+
+bool idiom_access(struct xlate *x, const struct guest_ea *ea, unsigned size, unsigned access, struct hmem *m)
+{
+    enum seg_form form = seg_form(x, ea->seg, access);
+    bool is_one_reg = ea->base != H_NONE && ea->index == H_NONE && ea->disp == 0 && ea->asize == 4;
+    enum host_reg reg = H_EA;
+
+    if (form == SEG_CHECKED && !x->is_cold) {
+        x->has_slow = x->is_slow_only = true;
+        ASSERT(x->nunresolved < XL_MAX_PENDING);
+        x->unresolved[x->nunresolved++] = e_jmp32_fwd(x->e);
+        return false;
+    }
+    if (form == SEG_FLAT && is_one_reg && !x->is_cold)
+        reg = ea->base;
+    else
+        idiom_offset(x, ea, H_EA);
+    if (form == SEG_BASED) {
+        e_mov_r32_m32(x->e, H_T1, vcpu_mem(VCPU_OFS(seg_base) + 4 * ea->seg));
+        e_lea_r32(x->e, H_EA, hmem_index(H_EA, H_T1, 0, 0));
+    }
+    if (x->is_cold)
+        ask(x, ea->seg, size, access, form == SEG_CHECKED);
+    else
+        check(x, reg,
+              form == SEG_FLAT && ea->asize == 4 && (ea->base != H_NONE || ea->index != H_NONE)
+                  ? ea_expression(ea, size - 1)
+                  : hmem_base(reg, (int32_t)size - 1),
+              size, access);
+    *m = hmem_index(H_ADDR, reg, 0, 0);
+    return true;
+}
+
+/* ---- state ------------------------------------------------------------------------------------ */
+
+void idiom_esp_add(struct xlate *x, int32_t n)
+{
+    if (x->mode & MODE_STACK32) {
+        e_lea_r32(x->e, H_ESP, hmem_base(H_ESP, n));
+        return;
+    }
+    e_lea_r32(x->e, H_T1, hmem_base(H_ESP, n));
+    e_op_rr(x->e, ENC_66, 0x89, H_T1, H_ESP); /* mov r12w, r9w: the upper half stays */
+}
+
+void idiom_store_eip(struct xlate *x)
+{
+    e_mov_m32_imm32(x->e, vcpu_mem(VCPU_OFS(eip)), x->eip);
+    e_mov_m32_imm32(x->e, vcpu_mem(VCPU_OFS(next_eip)), x->next_eip);
+}
+
+void idiom_callout(struct xlate *x, enum callout_id id, uint64_t arg)
+{
+    idiom_store_eip(x);
+    e_mov_r64_imm64(x->e, H_T1, arg);
+    e_mov_r32_imm32(x->e, H_T2, id);
+    e_call_m64(x->e, vcpu_mem(VCPU_OFS(stub_callout)));
+}
+
+void idiom_exit(struct emit *e, enum exit_reason reason, uint32_t eip)
+{
+    e_mov_m32_imm32(e, vcpu_mem(VCPU_OFS(eip)), eip);
+    e_mov_r32_imm32(e, H_T1, reason);
+    e_jmp_m64(e, vcpu_mem(VCPU_OFS(stub_exit)));
+}
+
+/*  mov   ecx, [r15 + mem_bounced]  ; a device or traced page: the store is still to be done
+ *  jrcxz done
+ *  call  [r15 + stub_mem_done]     ; may leave to the dispatcher at next_eip
+ * done:                                                                              */
+static void complete_store(struct xlate *x)
+{
+    if (!x->stores)
+        return;
+    if (x->has_target_in_ea)
+        e_mov_m32_r32(x->e, vcpu_mem(VCPU_OFS(next_eip)), H_EA);
+    e_mov_r32_m32(x->e, H_ADDR, vcpu_mem(VCPU_OFS(mem_bounced)));
+    uint8_t *done = e_jrcxz_fwd(x->e);
+    e_call_m64(x->e, vcpu_mem(VCPU_OFS(stub_mem_done)));
+    if (!x->e->overflow)
+        e_patch8(done, x->e->p);
+}
+
+bool idiom_join_before_transfer(struct xlate *x)
+{
+    if (!x->is_cold) {
+        x->tail = x->hot.p;
+        return true;
+    }
+    complete_store(x);
+    /* A fast path that is only a jump has no tail to join: the transfer follows here. */
+    if (x->is_slow_only)
+        return true;
+    e_jmp32_to(x->e, x->tail);
+    return false;
+}
+
+void idiom_finish_slow(struct xlate *x)
+{
+    complete_store(x);
+    e_jmp32_to(x->e, x->hot.p);
+}
+
+/* ---- transfers ---------------------------------------------------------------------------------- */
+
+#define JT_SLOT(eip) ((int32_t)(VIEW_JT_OFS + ((eip) & (VIEW_JT_ENTRIES - 1)) * 8))
+
+static bool by_dispatcher(const struct xlate *x)
+{
+    return x->mode & MODE_STEP || !(x->mode & MODE_CS_FLAT);
+}
+
+/* EIPs wrap at 64 KiB in 16-bit code. */
+static bool same_page(const struct xlate *x, uint32_t target)
+{
+    return !x->straddles && target - x->page_eip < GUEST_PAGE_SIZE;
+}
+
+/* The two ways a direct exit can take besides its chain, in the cold part. */
+static void put_continuations(struct xlate *x, struct ccf_link *link)
+{
+    struct emit *e = &x->cold;
+
+    link->unchained_ofs = (uint32_t)(e->p - e->start);
+    e_mov_m32_imm32(e, vcpu_mem(VCPU_OFS(eip)), link->target_eip);
+    e_mov_r32_imm32(e, H_T1, tcache_next_link_handle(x->cpu->tc, x->d->nlinks));
+    e_jmp_m64(e, vcpu_mem(VCPU_OFS(stub_chain)));
+    link->table_ofs = (uint32_t)(e->p - e->start);
+    e_mov_r32_imm32(e, H_EA, link->target_eip);
+    e_jmp_m64(e, hmem_base(H_VIEW, JT_SLOT(link->target_eip)));
+}
+
+/* `at`: rel32 in the hot part of a branch to `target` in the same page. */
+static void put_link(struct xlate *x, uint8_t *at, uint32_t target)
+{
+    struct ccf_link *link = &x->d->links[x->d->nlinks];
+
+    *link = (struct ccf_link){ .patch_ofs = (uint32_t)(at - x->hot.start), .target_eip = target,
+                               .poll = target <= x->eip };
+    put_continuations(x, link);
+    x->d->nlinks++;
+    if (!x->hot.overflow && !x->cold.overflow)
+        e_patch32(at, x->cold.start + link->unchained_ofs);
+}
+
+static void put_transfer_by_address(struct emit *e, const struct xlate *x, uint32_t target)
+{
+    if (by_dispatcher(x)) {
+        idiom_exit(e, EXIT_DISPATCH, target);
+        return;
+    }
+    e_mov_r32_imm32(e, H_EA, target);
+    e_jmp_m64(e, hmem_base(H_VIEW, JT_SLOT(target)));
+}
+
+/* A branch in the hot part whose other end is a transfer in the cold part. */
+static void put_far_end(struct xlate *x, uint8_t *at, uint32_t target)
+{
+    if (!by_dispatcher(x) && same_page(x, target) && x->d->nlinks < CCF_MAX_LINKS) {
+        put_link(x, at, target);
+        return;
+    }
+    if (!x->hot.overflow && !x->cold.overflow)
+        e_patch32(at, x->cold.p);
+    put_transfer_by_address(&x->cold, x, target);
+}
+
+void idiom_jump(struct xlate *x, uint32_t target)
+{
+    if (!x->is_cold && !by_dispatcher(x) && same_page(x, target) && x->d->nlinks < CCF_MAX_LINKS)
+        put_link(x, e_jmp32_fwd(&x->hot), target);
+    else
+        put_transfer_by_address(x->e, x, target);
+}
+
+void idiom_jump_by_table(struct xlate *x, uint32_t target)
+{
+    put_transfer_by_address(x->e, x, target);
+}
+
+void idiom_jump_if(struct xlate *x, unsigned cc, uint32_t target)
+{
+    ASSERT(!x->is_cold);
+    put_far_end(x, e_jcc32_fwd(&x->hot, cc), target);
+}
+
+void idiom_jump_indirect(struct xlate *x)
+{
+    if (by_dispatcher(x)) {
+        e_jmp_m64(x->e, vcpu_mem(VCPU_OFS(stub_jt_miss)));
+        return;
+    }
+    e_movzx_r32_r16(x->e, H_T1, H_EA);
+    e_jmp_m64(x->e, hmem_index(H_VIEW, H_T1, 3, (int32_t)VIEW_JT_OFS));
+}
+
+/*  lea   ecx, [r8 - return_eip]    ; R8 is what the guest's RET found on its stack
+ *  jrcxz here
+ *  jmp   [r15 + stub_jt_probe]
+ * here:                                                                            */
+static void landing(struct xlate *x, uint32_t return_eip)
+{
+    e_lea_r32(x->e, H_ADDR, hmem_base(H_EA, (int32_t)(0 - return_eip)));
+    uint8_t *here = e_jrcxz_fwd(x->e);
+    e_jmp_m64(x->e, vcpu_mem(VCPU_OFS(stub_jt_probe)));
+    if (!x->e->overflow)
+        e_patch8(here, x->e->p);
+}
+
+/* A landing must lie where its address can be trusted: in the same page as the call. */
+static bool can_land(const struct xlate *x)
+{
+    return !by_dispatcher(x) && !x->is_cold && same_page(x, x->next_eip) && !x->bt->opt.icount;
+}
+
+void idiom_call(struct xlate *x, uint32_t target)
+{
+    if (!can_land(x)) {
+        idiom_jump(x, target);
+        x->ends = true;
+        return;
+    }
+    if (same_page(x, target) && x->d->nlinks < CCF_MAX_LINKS) {
+        put_link(x, e_call32_fwd(&x->hot), target);
+    } else {
+        e_mov_r32_imm32(x->e, H_EA, target);
+        e_call_m64(x->e, hmem_base(H_VIEW, JT_SLOT(target)));
+    }
+    landing(x, x->next_eip);
+}
+
+void idiom_call_indirect(struct xlate *x)
+{
+    if (!can_land(x)) {
+        idiom_jump_indirect(x);
+        x->ends = true;
+        return;
+    }
+    e_movzx_r32_r16(x->e, H_T1, H_EA);
+    e_call_m64(x->e, hmem_index(H_VIEW, H_T1, 3, (int32_t)VIEW_JT_OFS));
+    landing(x, x->next_eip);
+}
+
+void idiom_return(struct xlate *x)
+{
+    if (by_dispatcher(x))
+        e_jmp_m64(x->e, vcpu_mem(VCPU_OFS(stub_jt_miss)));
+    else
+        e_ret(x->e);
+}

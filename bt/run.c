@@ -1,0 +1,370 @@
+/*
+ * Finding, making and entering CCFs; what happens when translated code asks the way.
+ *
+ * Everything that is keyed by an address (jump table, shadow return stack) belongs to a
+ * view and is good for its present fetch mappings and mode. When either changes, or when
+ * CCFs were dropped, the stacks are cut: the next return finds the sentinels above the
+ * top, and goes by the jump table.
+ */
+#include "base/assert.h"
+#include "base/log.h"
+#include "base/string.h"
+#include "bt/bt_internal.h"
+
+_Static_assert(VIEW_JT_OFS == 0x2000000u, "world.S: BT_JT_OFS");
+_Static_assert(EXIT_FAULT == 2 && EXIT_CHAIN == 3 && EXIT_LOOKUP == 4 && EXIT_HOST == 8, "world.S");
+
+#define WORLD_DECLARE(suffix) \
+    enum exit_reason world_enter_##suffix(struct vcpu *cpu, const uint8_t *code); \
+    void world_exit_##suffix(void); \
+    void world_chain_##suffix(void); \
+    void world_jt_miss_##suffix(void); \
+    void world_callout_##suffix(void); \
+    void world_mem_slow_##suffix(void); \
+    void world_mem_done_##suffix(void); \
+    void world_host_signal_##suffix(void);
+WORLD_DECLARE(lahf)
+WORLD_DECLARE(pushf)
+void world_jt_probe(void);
+void world_ret_underflow(void);
+
+#define WORLD_STUBS(suffix) \
+    { .exit = world_exit_##suffix, .chain = world_chain_##suffix, .jt_miss = world_jt_miss_##suffix, \
+      .callout = world_callout_##suffix, .mem_slow = world_mem_slow_##suffix, \
+      .mem_done = world_mem_done_##suffix, .host_signal = world_host_signal_##suffix, \
+      .enter = world_enter_##suffix }
+static const struct world_stubs stubs_lahf = WORLD_STUBS(lahf), stubs_pushf = WORLD_STUBS(pushf);
+
+static uint64_t address_of(void (*stub)(void))
+{
+    return (uint64_t)(uintptr_t)stub;
+}
+
+/* ---- making and freeing ------------------------------------------------------------------- */
+
+/*  low                                            high
+ *  | guard page | ... shadow stack ... | sentinels |
+ *                                      ^ top              */
+static bool stacks_init(struct bt *bt)
+{
+    size_t bytes = GUEST_PAGE_SIZE + SHADOW_STACK_BYTES + GUEST_PAGE_SIZE;
+
+    for (int v = 0; v < 2; v++) {
+        bt->stack[v] = platform_reserve(bytes);
+        if (!bt->stack[v])
+            return false;
+        platform_guard(bt->stack[v], GUEST_PAGE_SIZE);
+        uint64_t *top = (uint64_t *)(void *)(bt->stack[v] + GUEST_PAGE_SIZE + SHADOW_STACK_BYTES);
+        for (unsigned i = 0; i < SHADOW_SENTINELS; i++)
+            top[i] = address_of(world_ret_underflow);
+        bt->stack_top[v] = bt->stack_rsp[v] = (uint64_t)(uintptr_t)top;
+    }
+    return true;
+}
+
+static void stacks_free(struct bt *bt)
+{
+    for (int v = 0; v < 2; v++)
+        if (bt->stack[v])
+            platform_release(bt->stack[v], 2 * GUEST_PAGE_SIZE + SHADOW_STACK_BYTES);
+}
+
+static void set_stubs(struct bt *bt)
+{
+    struct vcpu *cpu = bt->cpu;
+    const struct world_stubs *s = bt->stubs;
+
+    cpu->stub_exit = address_of(s->exit);
+    cpu->stub_chain = address_of(s->chain);
+    cpu->stub_jt_miss = address_of(s->jt_miss);
+    cpu->stub_callout = address_of(s->callout);
+    cpu->stub_mem_slow = address_of(s->mem_slow);
+    cpu->stub_mem_done = address_of(s->mem_done);
+    cpu->stub_jt_probe = address_of(world_jt_probe);
+}
+
+static void on_trace_add(void *ctx, gpa_t pa)
+{
+    mmu_trace_add(ctx, pa);
+}
+
+static void on_trace_remove(void *ctx, gpa_t pa)
+{
+    mmu_trace_remove(ctx, pa);
+}
+
+static struct tcache *make_cache(struct bt *bt)
+{
+    struct mmu *mmu = bt->cpu->mmu;
+    struct tcache_config config = {
+        .bytes = bt->opt.tc_bytes < TCACHE_MIN_BYTES ? TCACHE_MIN_BYTES : bt->opt.tc_bytes,
+        .jt_miss_stub = (const uint8_t *)(uintptr_t)bt->cpu->stub_jt_miss,
+        .jump_table = { mmu_view_base(mmu, VIEW_SUPERVISOR) + VIEW_JT_OFS, mmu_view_base(mmu, VIEW_USER) + VIEW_JT_OFS },
+        .ctx = mmu,
+        .trace_add = on_trace_add,
+        .trace_remove = on_trace_remove,
+    };
+
+    return tcache_new(bt->cpu, &config);
+}
+
+struct bt *bt_new(struct vcpu *cpu, const struct bt_options *options, const struct host_features *host,
+                  const struct bt_ops *ops)
+{
+    size_t bytes = (sizeof(struct bt) + GUEST_PAGE_MASK) & ~(size_t)GUEST_PAGE_MASK;
+    struct bt *bt = platform_reserve(bytes);
+
+    if (!bt)
+        return NULL;
+    bt->reserve_bytes = bytes;
+    bt->cpu = cpu;
+    bt->opt = *options;
+    bt->host = *host;
+    bt->ops = *ops;
+    bt->stubs = host->lahf64 ? &stubs_lahf : &stubs_pushf;
+    if (bt->opt.max_insns == 0 || bt->opt.max_insns > CCF_MAX_INSNS)
+        bt->opt.max_insns = CCF_MAX_INSNS;
+    if (bt->opt.icount)
+        bt->opt.max_insns = 1;
+    set_stubs(bt);
+    cpu->bt = bt;
+    cpu->tc = make_cache(bt);
+    if (!cpu->tc || !stacks_init(bt)) {
+        bt_free(bt);
+        return NULL;
+    }
+    cpu->shadow_rsp = cpu->shadow_top = bt->stack_top[0];
+    mmu_select_view(cpu);
+    return bt;
+}
+
+void bt_free(struct bt *bt)
+{
+    if (!bt)
+        return;
+    tcache_free(bt->cpu->tc);
+    stacks_free(bt);
+    bt->cpu->tc = NULL;
+    bt->cpu->bt = NULL;
+    platform_release(bt, bt->reserve_bytes);
+}
+
+/* ---- what signal handlers and the monitor ask ------------------------------------------------ */
+
+bool bt_contains(const struct bt *bt, uint64_t host_rip)
+{
+    const uint8_t *lo, *hi;
+
+    tcache_range(bt->cpu->tc, &lo, &hi);
+    return host_rip >= (uint64_t)(uintptr_t)lo && host_rip < (uint64_t)(uintptr_t)hi;
+}
+
+uint64_t bt_host_signal_stub(const struct bt *bt)
+{
+    return address_of(bt->stubs->host_signal);
+}
+
+bool bt_is_shadow_guard(const struct bt *bt, uint64_t host_addr)
+{
+    for (int v = 0; v < 2; v++)
+        if (host_addr - (uint64_t)(uintptr_t)bt->stack[v] < GUEST_PAGE_SIZE)
+            return true;
+    return false;
+}
+
+bool bt_locate(struct vcpu *cpu)
+{
+    const uint8_t *rip = (const uint8_t *)(uintptr_t)cpu->host_rip;
+    struct ccf *ccf = tcache_find_rip(cpu->tc, rip);
+
+    if (!ccf)
+        return false;
+    cpu->eip = ccf->key.eip + ccf->insns[ccf_insn_at(ccf, rip)].guest_ofs;
+    return true;
+}
+
+/* ---- what makes translations and transfers invalid -------------------------------------------- */
+
+static void cut_stack(struct bt *bt, unsigned view)
+{
+    bt->stack_rsp[view] = bt->stack_top[view];
+    if (view == bt->view)
+        bt->cpu->shadow_rsp = bt->stack_top[view];
+    STAT_INC(bt->cpu, shadow_cut);
+}
+
+void bt_cut_returns(struct vcpu *cpu)
+{
+    cut_stack(cpu->bt, 0);
+    cut_stack(cpu->bt, 1);
+}
+
+void bt_fetch_dropped_all(struct vcpu *cpu, enum mmu_view_id view, bool keep_global)
+{
+    if (!cpu->bt)
+        return;
+    tcache_jt_drop_all(cpu->tc, view, keep_global);
+    cut_stack(cpu->bt, view);
+}
+
+void bt_fetch_dropped_range(struct vcpu *cpu, enum mmu_view_id view, gva_t va, uint32_t bytes)
+{
+    if (!cpu->bt)
+        return;
+    tcache_jt_drop_range(cpu->tc, view, va, bytes);
+    cut_stack(cpu->bt, view);
+}
+
+void bt_code_written(struct vcpu *cpu, gpa_t pa, uint32_t len)
+{
+    STAT_INC(cpu, traced_store);
+    if (!cpu->tc)
+        return;
+    unsigned dropped = 0;
+    while (len) {
+        uint32_t n = min_u32(len, GUEST_PAGE_SIZE - ((uint32_t)pa.v & GUEST_PAGE_MASK));
+        dropped += tcache_invalidate(cpu->tc, pa, n, DROP_WRITE);
+        pa.v += n;
+        len -= n;
+    }
+    if (!dropped)
+        STAT_INC(cpu, traced_store_false);
+}
+
+void bt_flush(struct vcpu *cpu)
+{
+    tcache_flush(cpu->tc);
+    bt_cut_returns(cpu);
+}
+
+/* ---- finding ------------------------------------------------------------------------------------ */
+
+/* A straddling CCF is good only where its second page is mapped as it was. */
+static enum x86_rc check_second_page(struct bt *bt, gva_t va, struct ccf **ccf)
+{
+    gva_t second = gva((va.v | GUEST_PAGE_MASK) + 1);
+    bool is_global;
+    gpa_t pa;
+
+    if ((*ccf)->pfn2 == CCF_ONE_PAGE)
+        return X86_OK;
+    enum x86_rc rc = mmu_fetch(bt->cpu, second, &pa, &is_global);
+    if (rc == X86_OK && gpa_page(pa) != (*ccf)->pfn2) {
+        tcache_drop(bt->cpu->tc, *ccf, DROP_EVICT);
+        *ccf = NULL;
+    }
+    return rc;
+}
+
+/* The CCF for cpu->eip under the present mode, made if need be. */
+static enum x86_rc find(struct bt *bt, struct ccf **out, bool *is_global)
+{
+    struct vcpu *cpu = bt->cpu;
+    const struct segment *cs = &cpu->segs[SEG_CS];
+    gva_t va = gva(cs->base + cpu->eip);
+    gpa_t pa;
+
+    if (!(cpu->mode & MODE_CS_FLAT) && cpu->eip > cs->limit)
+        return vcpu_raise_error(cpu, EXC_GP, 0);
+    enum x86_rc rc = mmu_fetch(cpu, va, &pa, is_global);
+    if (rc != X86_OK)
+        return rc;
+    struct ccf_key key = { .pa = pa.v, .eip = cpu->eip, .cs_base = cs->base, .mode = cpu->mode };
+    *out = tcache_lookup(cpu->tc, &key);
+    if (*out) {
+        rc = check_second_page(bt, va, out);
+        if (rc != X86_OK || *out)
+            return rc;
+    }
+    STAT_INC(cpu, tc_lookup_miss);
+    return bt_translate(bt, &key, va, out);
+}
+
+/* ---- running -------------------------------------------------------------------------------------- */
+
+/* Bring stack, tables and mode of the present privilege in. */
+static void sync_view(struct bt *bt)
+{
+    struct vcpu *cpu = bt->cpu;
+    unsigned view = cpu->cpl == 3 ? VIEW_USER : VIEW_SUPERVISOR;
+
+    if (view != bt->view) {
+        bt->stack_rsp[bt->view] = cpu->shadow_rsp;
+        bt->view = view;
+        cpu->shadow_rsp = bt->stack_rsp[view];
+        cpu->shadow_top = bt->stack_top[view];
+    }
+    mmu_select_view(cpu);
+    if (!(cpu->mode & MODE_STEP) && bt->view_mode[view] != cpu->mode) {
+        bt->view_mode[view] = cpu->mode;
+        tcache_jt_drop_all(cpu->tc, view, false);
+        cut_stack(bt, view);
+    }
+}
+
+static void sync_generation(struct bt *bt)
+{
+    uint64_t now = tcache_generation(bt->cpu->tc);
+
+    if (now != bt->generation) {
+        bt->generation = now;
+        bt_cut_returns(bt->cpu);
+    }
+}
+
+static bool uses_jump_table(const struct ccf *ccf)
+{
+    return ccf->key.mode & MODE_CS_FLAT && !(ccf->key.mode & MODE_STEP);
+}
+
+/* An unchained exit led to `to`: patch it if `to` is found under the same conditions. */
+static void chain(struct bt *bt, uint32_t handle, struct ccf *to, bool is_global)
+{
+    struct ccf_link *link = tcache_link(bt->cpu->tc, handle);
+
+    if (!bt->opt.chain || !link->owner->live || link->target_eip != to->key.eip ||
+        link->owner->key.mode != to->key.mode)
+        return;
+    if (to->pfn2 == CCF_ONE_PAGE && link->owner->key.pa >> GUEST_PAGE_SHIFT == to->key.pa >> GUEST_PAGE_SHIFT) {
+        tcache_chain(bt->cpu->tc, link, to);
+    } else {
+        tcache_chain_by_table(bt->cpu->tc, link);
+        tcache_jt_fill(bt->cpu->tc, bt->view, to, is_global);
+    }
+}
+
+enum exit_reason bt_run(struct vcpu *cpu)
+{
+    struct bt *bt = cpu->bt;
+    struct tcache *tc = cpu->tc;
+    bool is_global;
+    struct ccf *ccf;
+
+    cpu->mem_bounced = 0;
+    sync_view(bt);
+    if (find(bt, &ccf, &is_global) != X86_OK)
+        return EXIT_FAULT;
+    for (;;) {
+        sync_generation(bt);
+        LOG(cpu->log, exec, "exec EIP 0x%08x mode 0x%05x esp 0x%08x\n", cpu->eip, cpu->mode, cpu->gpr[ESP]);
+        enum exit_reason reason = bt->stubs->enter(cpu, ccf->hot + ccf->body_ofs);
+        cpu->stats.exit[reason]++;
+        STAT_INC(cpu, exit_total);
+        if (reason != EXIT_CHAIN && reason != EXIT_LOOKUP)
+            return reason;
+
+        uint64_t before = tcache_generation(tc);
+        uint32_t handle = cpu->exit_arg;
+        if (find(bt, &ccf, &is_global) != X86_OK)
+            return EXIT_FAULT;
+        if (reason == EXIT_CHAIN && before == tcache_generation(tc))
+            chain(bt, handle, ccf, is_global);
+        if (reason == EXIT_LOOKUP) {
+            STAT_INC(cpu, jt_miss);
+            if (uses_jump_table(ccf))
+                tcache_jt_fill(tc, bt->view, ccf, is_global);
+        }
+        if (!cpu->run)
+            return EXIT_POLL;
+    }
+}

@@ -1,0 +1,388 @@
+/*
+ * The translator: one run of guest instructions (TU) to one compiled code fragment (CCF).
+ *
+ * A TU begins at an EIP and goes on in its page until an unconditional transfer, the page's
+ * end, or the limit of instructions. Only a single instruction may lie in two pages, as a TU
+ * of its own, so that every CCF but those depends on one fetch mapping.
+ *
+ *     hot part                                    cold part
+ *     poll_exit: eip = ..; leave (POLL)           for each instruction with a memory access:
+ *     verify:    r8d == eip? else ask               slow: eip, next_eip = ..
+ *     poll:      run == 0? to poll_exit                   the instruction again, each check
+ *     body:      instruction                              a call to the monitor
+ *                instruction                              jmp back to the hot part
+ *                [island of jumps to slow paths]   for each direct exit:
+ *                ...                                 unchained: ask the dispatcher
+ *                exit                                table:     through the jump table
+ *
+ * Entries: `verify` from the jump table (R8D holds the EIP wanted), `poll` from backward
+ * chains, `body` from forward chains and the dispatcher. Every loop passes a poll point, so
+ * a cleared vcpu->run ends it; straight code has none.
+ *
+ * Two passes over each instruction keep faults precise: see idiom.c. What is emitted never
+ * changes guest state before the instruction's last check has passed.
+ */
+#include "base/assert.h"
+#include "base/string.h"
+#include "bt/bt_internal.h"
+
+#define VCPU_OFS(field) offsetof(struct vcpu, field)
+
+/* Guest bytes as the TU's translation sees them. */
+struct source {
+    const uint8_t *bytes;
+    uint32_t avail;      /* of them, in the first page (or in the buffer of a straddler) */
+};
+
+/* ---- one instruction ----------------------------------------------------------------------- */
+
+static void raise(struct xlate *x, enum callout_id id)
+{
+    idiom_callout(x, id, x->in.unit);
+    x->ends = true;
+}
+
+/* Exceptions that the mode word decides. SDM vol. 2A, exception tables of x87, MMX, SSE. */
+static bool raise_for_unit(struct xlate *x)
+{
+    switch ((enum insn_unit)x->in.unit) {
+    case UNIT_INT:
+        return false;
+    case UNIT_WAIT:
+        if (x->mode & MODE_WAIT_NM)
+            raise(x, CALLOUT_raise_nm);
+        return x->mode & MODE_WAIT_NM;
+    case UNIT_SSE:
+        if (x->mode & MODE_SSE_UD)
+            raise(x, CALLOUT_raise_ud);
+        else if (x->mode & MODE_FPU_NM)
+            raise(x, CALLOUT_raise_nm);
+        return x->mode & (MODE_SSE_UD | MODE_FPU_NM);
+    case UNIT_X87:
+    case UNIT_MMX:
+        if (x->mode & MODE_FPU_NM)
+            raise(x, CALLOUT_raise_nm);
+        return x->mode & MODE_FPU_NM;
+    }
+    return false;
+}
+
+static bool is_plain_string(const struct insn *in)
+{
+    return in->map == MAP_1BYTE && in->rep == REP_NONE &&
+           ((in->opcode >= 0xa4 && in->opcode <= 0xa7) || (in->opcode >= 0xaa && in->opcode <= 0xaf));
+}
+
+static void lower_system(struct xlate *x)
+{
+    bool is_ring0 = x->mode & MODE_CPL0 && !(x->mode & MODE_VM86);
+
+    if (is_ring0 && x->in.info->callout == CALLOUT_cli)
+        lower_cli(x);
+    else if (is_ring0 && x->in.info->callout == CALLOUT_sti && !(x->mode & MODE_STEP))
+        lower_sti(x);
+    else
+        lower_callout(x);
+}
+
+static void lower_insn(struct xlate *x)
+{
+    const struct insn_info *info = x->in.info;
+
+    if (!(x->bt->ops.features >> info->feature & 1)) {
+        raise(x, CALLOUT_raise_ud);
+        return;
+    }
+    if (raise_for_unit(x))
+        return;
+    switch ((enum insn_class)info->cls) {
+    case CLASS_INNOCUOUS:
+    case CLASS_CONTROL:
+        lower_find(&x->in)(x);
+        return;
+    case CLASS_LOWERED:
+        if (is_plain_string(&x->in))
+            lower_string(x);
+        else
+            lower_callout(x);
+        return;
+    case CLASS_SENSITIVE:
+    case CLASS_PRIVILEGED:
+        lower_system(x);
+        return;
+    case CLASS_UNAVAILABLE:
+        raise(x, CALLOUT_raise_ud);
+        return;
+    }
+}
+
+static void count_class(struct xlate *x)
+{
+    const struct insn_info *info = x->in.info;
+
+    if (info->callout != CALLOUT_COUNT && !is_plain_string(&x->in))
+        STAT_INC(x->cpu, insn_callout);
+    else if (info->cls == CLASS_INNOCUOUS && lower_find(&x->in) == lower_generic)
+        STAT_INC(x->cpu, insn_ident);
+    else
+        STAT_INC(x->cpu, insn_lowered);
+}
+
+/* The slow path: the same lowering, every access by the monitor. */
+static void slow_pass(struct xlate *x)
+{
+    x->e = &x->cold;
+    x->is_cold = true;
+    x->stores = false;
+    x->cold_of[x->d->ninsns] = x->cold.p;
+    idiom_resolve_slow(x);
+    idiom_store_eip(x);
+    lower_insn(x);
+    if (!x->ends || !x->is_slow_only)
+        idiom_finish_slow(x);
+    x->e = &x->hot;
+    x->is_cold = false;
+}
+
+static void translate_insn(struct xlate *x, uint32_t guest_ofs)
+{
+    struct ccf_draft *d = x->d;
+
+    idiom_islands(x, 64, true);
+    d->insns[d->ninsns] = (struct ccf_insn){ .guest_ofs = (uint16_t)guest_ofs,
+                                             .hot_ofs = (uint32_t)(x->hot.p - x->hot.start),
+                                             .cold_ofs = (uint32_t)(x->cold.p - x->cold.start) };
+    x->has_slow = x->is_slow_only = x->stores = x->has_target_in_ea = false;
+    x->cold_of[d->ninsns] = NULL;
+    lower_insn(x);
+    if (x->has_slow)
+        slow_pass(x);
+    count_class(x);
+    d->ninsns++;
+}
+
+/* ---- entries --------------------------------------------------------------------------------- */
+
+/* clock=insn: one instruction a CCF, counted before it runs. */
+static void count_instruction(struct xlate *x, const uint8_t *poll_exit)
+{
+    struct hmem left = vcpu_mem(VCPU_OFS(icount_left));
+
+    /* 0 while the count is not negative: its top byte says so without flags */
+    e_movzx_r32_m8(x->e, H_RCX, vcpu_mem(VCPU_OFS(icount_left) + 7));
+    uint8_t *go_on = e_jrcxz_fwd(x->e);
+    e_jmp32_to(x->e, poll_exit);
+    if (!x->e->overflow)
+        e_patch8(go_on, x->e->p);
+    e_mov_r64_m64(x->e, H_RCX, left);
+    e_lea_r64(x->e, H_RCX, hmem_base(H_RCX, -1));
+    e_mov_m64_r64(x->e, left, H_RCX);
+}
+
+static void put_entries(struct xlate *x)
+{
+    struct emit *e = &x->hot;
+    const uint8_t *poll_exit = e->p;
+
+    idiom_exit(e, EXIT_POLL, x->eip);
+    x->d->verify_ofs = (uint16_t)(e->p - e->start);
+    e_lea_r32(e, H_RCX, hmem_base(H_EA, (int32_t)(0 - x->eip)));
+    uint8_t *same = e_jrcxz_fwd(e);
+    e_jmp_m64(e, vcpu_mem(VCPU_OFS(stub_jt_miss)));
+    if (!e->overflow)
+        e_patch8(same, e->p);
+    x->d->poll_ofs = (uint16_t)(e->p - e->start);
+    e_mov_r32_m32(e, H_RCX, vcpu_mem(VCPU_OFS(run)));
+    if (!e->overflow)
+        e_jrcxz_to(e, poll_exit);
+    x->d->body_ofs = (uint16_t)(e->p - e->start);
+    if (x->bt->opt.icount)
+        count_instruction(x, poll_exit);
+}
+
+/* ---- the TU ------------------------------------------------------------------------------------ */
+
+static void start(struct xlate *x, struct bt *bt, const struct ccf_key *key, const struct tcache_room *room)
+{
+    x->bt = bt;
+    x->cpu = bt->cpu;
+    x->d = &bt->draft;
+    x->hot = (struct emit){ room->hot, room->hot, room->hot_end, false };
+    x->cold = (struct emit){ room->cold, room->cold, room->cold_end, false };
+    x->e = &x->hot;
+    x->is_cold = x->ends = x->straddles = false;
+    x->mode = key->mode;
+    x->eip = key->eip;
+    x->page_eip = key->eip - ((uint32_t)key->pa & GUEST_PAGE_MASK);
+    x->npending = x->nunresolved = 0;
+    bt->draft.key = *key;
+    bt->draft.pfn2 = CCF_ONE_PAGE;
+    bt->draft.ninsns = bt->draft.nlinks = 0;
+}
+
+/* A byte of the instruction lies beyond the limit of CS: #GP(0). Flat code has no such byte. */
+static bool beyond_limit(const struct xlate *x, uint32_t eip, uint32_t len)
+{
+    uint32_t limit = x->cpu->segs[SEG_CS].limit;
+
+    return !(x->mode & MODE_CS_FLAT) && (eip > limit || len - 1 > limit - eip);
+}
+
+static uint32_t next_eip(const struct xlate *x)
+{
+    uint32_t next = x->eip + x->in.len;
+
+    return x->mode & MODE_CODE32 ? next : next & 0xffff;
+}
+
+/* Decode and translate until the TU ends. false: the first instruction is cut off by the page. */
+static bool translate_tu(struct xlate *x, const struct source *src, unsigned max_insns)
+{
+    uint32_t ofs = 0;
+
+    put_entries(x);
+    while (!x->ends) {
+        enum decode_rc rc = decode_insn(src->bytes + ofs, src->avail - ofs, x->mode & MODE_CODE32, &x->in);
+        if (rc == DECODE_TRUNCATED && !x->straddles) {
+            if (!x->d->ninsns)
+                return false;
+            idiom_jump_by_table(x, x->eip); /* the next instruction straddles */
+            break;
+        }
+        if (rc != DECODE_OK) {
+            bool too_long = x->in.len > 15;
+            x->in = (struct insn){ .len = 1, .info = decoder_info(0) };
+            x->next_eip = x->eip + 1;
+            x->d->insns[x->d->ninsns++] = (struct ccf_insn){ .guest_ofs = (uint16_t)ofs,
+                                                             .hot_ofs = (uint32_t)(x->hot.p - x->hot.start),
+                                                             .cold_ofs = (uint32_t)(x->cold.p - x->cold.start) };
+            raise(x, too_long ? CALLOUT_raise_gp0 : CALLOUT_raise_ud);
+            ofs += min_u32(src->avail - ofs, 15); /* all the bytes that decided */
+            break;
+        }
+        if (beyond_limit(x, x->eip, x->in.len)) {
+            x->next_eip = x->eip;
+            raise(x, CALLOUT_raise_gp0);
+            if (!x->d->ninsns)
+                x->d->insns[x->d->ninsns++] = (struct ccf_insn){ 0 };
+            ofs += x->in.len;
+            break;
+        }
+        x->next_eip = next_eip(x);
+        translate_insn(x, ofs);
+        ofs += x->in.len;
+        x->eip = x->next_eip;
+        if (x->ends)
+            break;
+        if (x->hot.overflow || x->cold.overflow)
+            break;
+        if (x->d->ninsns == max_insns || x->straddles || ofs >= src->avail ||
+            x->d->nlinks + 3 > CCF_MAX_LINKS || x->next_eip < x->in.len) {
+            idiom_jump(x, x->eip);
+            break;
+        }
+    }
+    idiom_islands(x, 0, false);
+    x->d->guest_len = ofs;
+    return true;
+}
+
+static void finish_draft(struct xlate *x)
+{
+    x->d->hot_len = (uint32_t)(x->hot.p - x->hot.start);
+    x->d->cold_len = (uint32_t)(x->cold.p - x->cold.start);
+}
+
+/* The bytes of an instruction that lies in two pages, copied together; its second page is
+ * fetched, which may fault. */
+static enum x86_rc straddling_source(struct xlate *x, gva_t va, const struct source *first, uint8_t *buf,
+                                     struct source *out)
+{
+    gva_t second = gva_add(va, first->avail);
+    bool is_global;
+    gpa_t pa;
+    enum x86_rc rc = mmu_fetch(x->cpu, second, &pa, &is_global);
+
+    if (rc != X86_OK)
+        return rc;
+    memcpy(buf, first->bytes, first->avail);
+    memset(buf + first->avail, 0xff, 32 - first->avail);
+    hva_t p = mmu_ram_ptr(x->cpu->mmu, pa);
+    if (p.p)
+        memcpy(buf + first->avail, p.p, 16);
+    *out = (struct source){ buf, 32 };
+    x->straddles = true;
+    x->d->pfn2 = gpa_page(pa);
+    return X86_OK;
+}
+
+static enum x86_rc translate_once(struct xlate *x, struct bt *bt, const struct ccf_key *key, gva_t va,
+                                  const struct tcache_room *room, unsigned max_insns)
+{
+    static const uint8_t no_memory[16] = { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+                                           0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff };
+    uint8_t buf[32];
+    hva_t p = mmu_ram_ptr(bt->cpu->mmu, gpa(key->pa));
+    struct source src = { p.p ? p.p : no_memory,
+                          min_u32(p.p ? GUEST_PAGE_SIZE : 16,
+                                  GUEST_PAGE_SIZE - ((uint32_t)key->pa & GUEST_PAGE_MASK)) };
+
+    start(x, bt, key, room);
+    if (translate_tu(x, &src, max_insns)) {
+        finish_draft(x);
+        return X86_OK;
+    }
+    start(x, bt, key, room);
+    enum x86_rc rc = straddling_source(x, va, &src, buf, &src);
+    if (rc != X86_OK)
+        return rc;
+    translate_tu(x, &src, 1);
+    finish_draft(x);
+    return X86_OK;
+}
+
+static void count_translation(struct bt *bt, const struct ccf *ccf)
+{
+    struct vcpu *cpu = bt->cpu;
+
+    STAT_INC(cpu, tu_translated);
+    STAT_ADD(cpu, insn_translated, ccf->ninsns);
+    STAT_ADD(cpu, guest_bytes, ccf->guest_len);
+    STAT_ADD(cpu, host_bytes, ccf->hot_len + ccf->cold_len);
+}
+
+/* Room below which a region is given up rather than tried. */
+#define LOW_ROOM 1024
+
+enum x86_rc bt_translate(struct bt *bt, const struct ccf_key *key, gva_t va, struct ccf **out)
+{
+    struct tcache *tc = bt->cpu->tc;
+    unsigned max_insns = key->mode & MODE_STEP ? 1 : bt->opt.max_insns;
+    struct tcache_room room;
+
+    vcpu_fpu_park(bt->cpu); /* the decoder is a library like any other */
+    for (;;) {
+        tcache_room(tc, &room);
+        if (!room.is_fresh && (room.hot_end - room.hot < LOW_ROOM || room.cold_end - room.cold < LOW_ROOM)) {
+            tcache_next_region(tc);
+            continue;
+        }
+        enum x86_rc rc = translate_once(&bt->xl, bt, key, va, &room, max_insns);
+        if (rc != X86_OK)
+            return rc;
+        bool overflow = bt->xl.hot.overflow || bt->xl.cold.overflow;
+        *out = overflow ? NULL : tcache_commit(tc, &bt->draft);
+        if (*out) {
+            count_translation(bt, *out);
+            if (bt->ops.translated)
+                bt->ops.translated(bt->ops.ctx, bt->cpu, *out);
+            return X86_OK;
+        }
+        if (overflow && room.is_fresh) {
+            ASSERT(max_insns > 1);
+            max_insns /= 2;
+        } else {
+            tcache_next_region(tc);
+        }
+    }
+}
