@@ -59,6 +59,9 @@ struct vm_timer {
 };
 /** Nanoseconds of VM time since power-on. Everything that tells time derives from this. */
 uint64_t machine_now_ns(const struct machine *m);
+/** Halt VM time, and let it go on from where it was. Both may be called twice. */
+void machine_clock_stop(struct machine *m);
+void machine_clock_continue(struct machine *m);
 void vm_timer_init(struct vm_timer *t, void (*fn)(void *), void *ctx);
 void machine_timer_set(struct machine *m, struct vm_timer *t, uint64_t deadline_ns);
 void machine_timer_cancel(struct machine *m, struct vm_timer *t);
@@ -105,6 +108,8 @@ struct machine_config {
     void (*intr_changed)(void *ctx, bool level);
     /** A20 gate changed (port 92h, 8042). */
     void (*a20_changed)(void *ctx, bool enabled);
+    /** The earliest timer deadline changed: arm the host's timer anew. May be NULL. ctx: intr_ctx. */
+    void (*deadline_changed)(void *ctx, uint64_t deadline_ns);
 };
 
 struct machine *machine_new(const struct machine_config *config); /* NULL: no memory */
@@ -117,8 +122,13 @@ void machine_for_each_mmio(struct machine *m, void (*fn)(void *ctx, uint64_t pa,
 void machine_place_tables(struct machine *m);
 /** The host has input for serial port n. */
 void machine_serial_input(struct machine *m, unsigned n);
+/** Scan codes (set 2) from the host's keyboard; false when the keyboard's buffer has no room for all. */
+bool machine_key_input(struct machine *m, const uint8_t *codes, size_t count);
+/** Press the power button. */
+void machine_power_button(struct machine *m);
 
-/** Ask the run loop to stop; the first reason stands. Devices call it. */
+/** Ask the run loop to stop; the first reason stands. Devices call it. `code` of STOP_DEBUG_EXIT is
+ *  the exit status itself, (value << 1) | 1. */
 void machine_request_stop(struct machine *m, enum machine_stop why, uint32_t code);
 enum machine_stop machine_stop_requested(const struct machine *m, uint32_t *code);
 void machine_clear_stop(struct machine *m);

@@ -1,0 +1,131 @@
+/*
+ * The small ports of a PC's chipset: fast A20 and reset (92h), the diagnostic port (80h), the
+ * coprocessor's error latch (F0h, F1h), and the reset control register (CF9h) amid the PCI
+ * configuration ports, behind which there is no bus.
+ *
+ * CF8h..CFBh is one wide claim because only a byte access at CF9h means the reset register: a
+ * doubleword at CF8h is a PCI address, which must not reset the machine by what its second byte
+ * happens to be.
+ *
+ * Ref: IBM PS/2 Hardware Interface Technical Reference, "System Control Port A"; IBM PC/AT
+ * Technical Reference, "Math Coprocessor"; Intel 82371SB data sheet, "RC, Reset Control Register".
+ */
+#include "base/string.h"
+#include "monitor/dev/devices.h"
+
+#define PORT_DIAGNOSTIC 0x80
+#define PORT_A          0x92
+#define PORT_FPU        0xf0
+#define PORT_PCI        0xcf8
+#define PORT_RESET      0xcf9
+#define FPU_IRQ         13
+
+#define PA_FAST_RESET 0x01
+#define PA_A20        0x02
+#define RC_HARD       0x02
+#define RC_RESET_CPU  0x04 /* its rising edge resets */
+#define RC_WRITABLE   0x0e
+
+struct sysctl_state {
+    uint8_t diagnostic, port_a, reset_control;
+};
+
+struct sysctl {
+    struct machine *m;
+    struct sysctl_state s;
+};
+
+static uint32_t diagnostic_read(void *dev, uint64_t addr, unsigned size)
+{
+    struct sysctl *c = dev;
+
+    (void)addr;
+    (void)size;
+    return c->s.diagnostic;
+}
+
+static void diagnostic_write(void *dev, uint64_t addr, unsigned size, uint32_t value)
+{
+    struct sysctl *c = dev;
+
+    (void)addr;
+    (void)size;
+    c->s.diagnostic = (uint8_t)value;
+}
+
+static uint32_t port_a_read(void *dev, uint64_t addr, unsigned size)
+{
+    struct sysctl *c = dev;
+
+    (void)addr;
+    (void)size;
+    return (uint32_t)(c->s.port_a & ~PA_A20) | (machine_a20_get(c->m) ? PA_A20 : 0u);
+}
+
+static void port_a_write(void *dev, uint64_t addr, unsigned size, uint32_t value)
+{
+    struct sysctl *c = dev;
+    bool was_reset = c->s.port_a & PA_FAST_RESET;
+
+    (void)addr;
+    (void)size;
+    c->s.port_a = (uint8_t)value;
+    machine_a20_set(c->m, value & PA_A20);
+    if ((value & PA_FAST_RESET) && !was_reset)
+        machine_request_stop(c->m, STOP_RESET, 0);
+}
+
+/** Any write takes back the request that FERR# made. */
+static void fpu_write(void *dev, uint64_t addr, unsigned size, uint32_t value)
+{
+    struct sysctl *c = dev;
+
+    (void)addr;
+    (void)size;
+    (void)value;
+    machine_irq(c->m, FPU_IRQ, false);
+}
+
+static uint32_t pci_read(void *dev, uint64_t addr, unsigned size)
+{
+    struct sysctl *c = dev;
+
+    return addr == PORT_RESET && size == 1 ? c->s.reset_control : 0xffffffffu;
+}
+
+static void pci_write(void *dev, uint64_t addr, unsigned size, uint32_t value)
+{
+    struct sysctl *c = dev;
+    bool was_set = c->s.reset_control & RC_RESET_CPU;
+
+    if (addr != PORT_RESET || size != 1)
+        return;
+    c->s.reset_control = value & RC_WRITABLE;
+    if ((value & RC_RESET_CPU) && !was_set)
+        machine_request_stop(c->m, STOP_RESET, 0);
+}
+
+static void sysctl_reset(void *dev)
+{
+    struct sysctl *c = dev;
+
+    memset(&c->s, 0, sizeof c->s);
+}
+
+static const struct io_ops diagnostic_ops = { .name = "port80", .read = diagnostic_read, .write = diagnostic_write };
+static const struct io_ops port_a_ops = { .name = "port92", .read = port_a_read, .write = port_a_write };
+static const struct io_ops fpu_ops = { .name = "fpu-error", .write = fpu_write };
+static const struct io_ops pci_ops = { .name = "pci-config", .read = pci_read, .write = pci_write, .wide = true };
+
+struct sysctl *sysctl_new(struct machine *m)
+{
+    struct sysctl *c = machine_alloc(m, sizeof *c);
+
+    if (!c || machine_claim_ports(m, PORT_DIAGNOSTIC, 1, &diagnostic_ops, c) ||
+        machine_claim_ports(m, PORT_A, 1, &port_a_ops, c) || machine_claim_ports(m, PORT_FPU, 2, &fpu_ops, c) ||
+        machine_claim_ports(m, PORT_PCI, 4, &pci_ops, c) ||
+        device_register(m, "sysctl", sysctl_reset, c, &c->s, sizeof c->s))
+        return NULL;
+    c->m = m;
+    return c;
+}
