@@ -24,42 +24,56 @@
 #define PDPTE_RSVD  0xfffffff0000001e6ull
 #define PAE_ADDRESS 0x0000000ffffff000ull
 
-static uint32_t entry_read(struct mmu *m, uint64_t pa)
+/* Walks are most of what a miss costs: keep what seldom happens out of their frames. */
+#define COLD __attribute__((noinline, cold))
+
+static COLD uint32_t entry_read_device(struct mmu *m, uint64_t pa)
 {
-    uint64_t pfn = pa >> GUEST_PAGE_SHIFT;
     uint32_t entry;
 
-    if (__builtin_expect((page_flags(m, pfn) & PAGE_KIND) != REGION_MMIO, 1))
-        __builtin_memcpy(&entry, m->ram + pa, sizeof entry);
-    else
-        device_read(m, gpa(pa), (uint8_t *)&entry, sizeof entry);
+    device_read(m, gpa(pa), (uint8_t *)&entry, sizeof entry);
     return entry;
 }
 
-static uint64_t entry_read_pae(struct mmu *m, uint64_t pa)
+static inline uint32_t entry_read(struct mmu *m, uint64_t pa)
+{
+    uint32_t entry;
+
+    if (__builtin_expect((page_flags(m, pa >> GUEST_PAGE_SHIFT) & PAGE_KIND) == REGION_MMIO, 0))
+        return entry_read_device(m, pa);
+    __builtin_memcpy(&entry, m->ram + pa, sizeof entry);
+    return entry;
+}
+
+static inline uint64_t entry_read_pae(struct mmu *m, uint64_t pa)
 {
     return entry_read(m, pa) | (uint64_t)entry_read(m, pa + 4) << 32;
 }
 
-/* Set A or D. Both are in the low half of a PAE entry, so four bytes do for either form. */
-static void entry_set(struct mmu *m, uint64_t pa, uint32_t low, uint32_t bits)
+static COLD void entry_set_now(struct mmu *m, uint64_t pa, uint32_t low)
 {
     unsigned flags = page_flags(m, pa >> GUEST_PAGE_SHIFT);
 
-    if ((low & bits) == bits || (flags & PAGE_KIND) != REGION_RAM)
+    if ((flags & PAGE_KIND) != REGION_RAM)
         return;
-    low |= bits;
     __builtin_memcpy(m->ram + pa, &low, sizeof low);
     if (flags & PAGE_TRACED)
         trace_report(m, gpa(pa), sizeof low);
 }
 
-static bool nx_enabled(const struct vcpu *cpu)
+/* Set A or D. Both are in the low half of a PAE entry, so four bytes do for either form. */
+static inline void entry_set(struct mmu *m, uint64_t pa, uint32_t low, uint32_t bits)
+{
+    if (__builtin_expect((low & bits) != bits, 0))
+        entry_set_now(m, pa, low | bits);
+}
+
+static inline bool nx_enabled(const struct vcpu *cpu)
 {
     return (cpu->cr4 & CR4_PAE) && (cpu->efer & EFER_NXE);
 }
 
-static enum x86_rc page_fault(struct vcpu *cpu, gva_t va, unsigned access, unsigned error)
+static COLD enum x86_rc page_fault(struct vcpu *cpu, gva_t va, unsigned access, unsigned error)
 {
     if (access & ACC_WRITE)
         error |= PF_WR;
@@ -72,7 +86,7 @@ static enum x86_rc page_fault(struct vcpu *cpu, gva_t va, unsigned access, unsig
 }
 
 /* `rights` is the AND of all entries' W and US bits. */
-static bool is_allowed(const struct vcpu *cpu, uint32_t rights, bool no_execute, unsigned access)
+static inline bool is_allowed(const struct vcpu *cpu, uint32_t rights, bool no_execute, unsigned access)
 {
     if ((access & ACC_USER) && !(rights & PTE_US))
         return false;
@@ -82,8 +96,8 @@ static bool is_allowed(const struct vcpu *cpu, uint32_t rights, bool no_execute,
 }
 
 /* What the leaf says; W and US come from all levels. */
-static void walk_fill(const struct vcpu *cpu, struct walk *out, uint64_t pa, uint32_t leaf_bytes,
-                      uint32_t rights, uint32_t leaf, bool no_execute, unsigned access)
+static inline void walk_fill(const struct vcpu *cpu, struct walk *out, uint64_t pa, uint32_t leaf_bytes,
+                             uint32_t rights, uint32_t leaf, bool no_execute, unsigned access)
 {
     out->pa = gpa(a20_mask(cpu, pa));
     out->leaf_bytes = leaf_bytes;
@@ -94,12 +108,13 @@ static void walk_fill(const struct vcpu *cpu, struct walk *out, uint64_t pa, uin
     out->is_executable = !no_execute;
 }
 
-static uint32_t leaf_bits(unsigned access)
+static inline uint32_t leaf_bits(unsigned access)
 {
     return (access & ACC_WRITE) ? PTE_A | PTE_D : PTE_A;
 }
 
-static enum x86_rc walk_2level(struct vcpu *cpu, gva_t va, unsigned access, struct walk *out)
+static __attribute__((noinline)) enum x86_rc walk_2level(struct vcpu *cpu, gva_t va, unsigned access,
+                                                         struct walk *out)
 {
     struct mmu *m = cpu->mmu;
     uint64_t pde_pa = a20_mask(cpu, (cpu->cr3 & ~GUEST_PAGE_MASK) + (va.v >> 22) * 4);
@@ -131,7 +146,8 @@ static enum x86_rc walk_2level(struct vcpu *cpu, gva_t va, unsigned access, stru
     return X86_OK;
 }
 
-static enum x86_rc walk_pae(struct vcpu *cpu, gva_t va, unsigned access, struct walk *out)
+static __attribute__((noinline)) enum x86_rc walk_pae(struct vcpu *cpu, gva_t va, unsigned access,
+                                                      struct walk *out)
 {
     struct mmu *m = cpu->mmu;
     uint64_t rsvd = nx_enabled(cpu) ? PAE_RSVD : PAE_RSVD | PTE_NX;
