@@ -58,11 +58,7 @@ bool bt_contains(const struct bt *bt, uint64_t host_rip);
 uintptr_t bt_signal_stub(const struct bt *bt);
 
 /** Where a handler sends RIP after a host signal in translated code: leaves with EXIT_HOST. */
-uint64_t bt_host_signal_stub(const struct bt *bt);
-/** A fault at this address means that the shadow return stack is full: set RSP to
- *  vcpu->shadow_top and run the instruction again. */
-bool bt_is_shadow_guard(const struct bt *bt, uint64_t host_addr);
-
+uint64_t bt_signal_stub(const struct bt *bt);
 /** Fetch mappings died (mmu_ops): jump tables and shadow return stacks follow. */
 void bt_fetch_dropped_all(struct vcpu *cpu, enum mmu_view_id view, bool keep_global);
 void bt_fetch_dropped_range(struct vcpu *cpu, enum mmu_view_id view, gva_t va, uint32_t bytes);

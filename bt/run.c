@@ -159,17 +159,9 @@ bool bt_contains(const struct bt *bt, uint64_t host_rip)
     return host_rip >= (uint64_t)(uintptr_t)lo && host_rip < (uint64_t)(uintptr_t)hi;
 }
 
-uint64_t bt_host_signal_stub(const struct bt *bt)
+uint64_t bt_signal_stub(const struct bt *bt)
 {
     return address_of(bt->stubs->host_signal);
-}
-
-bool bt_is_shadow_guard(const struct bt *bt, uint64_t host_addr)
-{
-    for (int v = 0; v < 2; v++)
-        if (host_addr - (uint64_t)(uintptr_t)bt->stack[v] < GUEST_PAGE_SIZE)
-            return true;
-    return false;
 }
 
 bool bt_locate(struct vcpu *cpu)

@@ -77,12 +77,14 @@ static void port_write(struct vcpu *cpu, uint16_t port, unsigned size, uint32_t 
     machine_bus(cpu->vm->machine, &req);
 }
 
-/* Did the device raise an interrupt that can be taken, or end the run? */
+/* Did the device raise an interrupt that can be taken, set a nearer timer, or end the run? */
 static bool wants_dispatcher(const struct vcpu *cpu)
 {
     uint32_t code;
 
     if (cpu->intr_quiet == 0 && cpu->eflags_if)
+        return true;
+    if (machine_next_deadline(cpu->vm->machine) < cpu->vm->armed_ns)
         return true;
     return machine_stop_requested(cpu->vm->machine, &code) != STOP_NONE;
 }

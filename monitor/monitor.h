@@ -41,6 +41,8 @@ struct vm_config {
     bool no_reboot;
     bool clock_insn;              /* deterministic: the VM clock counts instructions     */
     uint32_t log_mask;
+    void *listing_ctx;            /* for bt_ops.translated                               */
+    void (*translated)(void *ctx, struct vcpu *cpu, const struct ccf *ccf);
 };
 
 struct vm {
@@ -49,8 +51,11 @@ struct vm {
     const struct cpu_model *model;
     struct vm_config config;
     struct log log;
-    uint64_t tsc_base;            /* host TSC at power-on                                */
     bool in_exception;            /* delivering; for #DF                                 */
+    uint64_t armed_ns;            /* VM-clock deadline that the host timer is set for    */
+    int64_t insn_budget;          /* clock=insn: what icount_left started from           */
+    uint64_t insn_ns;             /* clock=insn: VM time before this budget, 1 ns an instruction */
+    size_t footprint;             /* bytes of this reservation                           */
 };
 
 /** @return NULL when memory can't be had. */

@@ -1,0 +1,252 @@
+/*
+ * The run loop: attend to what is due, take an interrupt if one may be taken, run translated
+ * code, and do what its exit asks for.
+ *
+ * vcpu->run is set *before* pending work is looked at, and whoever brings work clears it, so
+ * that nothing that arrives in between is missed: translated code leaves at its first poll
+ * point.
+ */
+#include "base/assert.h"
+#include "monitor/monitor.h"
+#include "monitor/report.h"
+
+#define DR6_BS 0x4000u
+
+/* Signal numbers and codes of the host's ABI, as the platform stores them. */
+enum { HOST_SIGILL = 4, HOST_SIGBUS = 7, HOST_SIGFPE = 8, HOST_SIGSEGV = 11 };
+#define HOST_SI_KERNEL 0x80 /* a fault without an address: #GP of the host */
+
+/* ---- time and events --------------------------------------------------------------------- */
+
+/* A VM-clock deadline on the host's clock. */
+static uint64_t to_host_ns(const struct vm *vm, uint64_t deadline)
+{
+    uint64_t now = machine_now_ns(vm->machine);
+
+    if (deadline == UINT64_MAX)
+        return UINT64_MAX;
+    return platform_clock_ns() + (deadline > now ? deadline - now : 0);
+}
+
+#define INSN_BUDGET_MAX 1000000 /* instructions between looks at the host, clock=insn */
+
+static void arm_insn(struct vm *vm, uint64_t deadline)
+{
+    uint64_t now = machine_now_ns(vm->machine);
+    uint64_t left = deadline > now ? deadline - now : 0;
+
+    vm->insn_ns += (uint64_t)(vm->insn_budget - vm->cpu->icount_left);
+    vm->insn_budget = left < INSN_BUDGET_MAX ? (int64_t)left : INSN_BUDGET_MAX;
+    vm->cpu->icount_left = vm->insn_budget;
+}
+
+static void arm(struct vm *vm)
+{
+    uint64_t deadline = machine_next_deadline(vm->machine);
+
+    vm->armed_ns = deadline;
+    if (vm->config.clock_insn)
+        arm_insn(vm, deadline);
+    else
+        platform_timer_arm(vm->cpu, to_host_ns(vm, deadline));
+}
+
+static void attend(struct vm *vm)
+{
+    vm->cpu->run = 1;
+    platform_poll(vm->cpu);
+    machine_run_timers(vm->machine);
+    arm(vm);
+}
+
+/* ---- interrupts and exceptions -------------------------------------------------------------- */
+
+static void take_interrupt(struct vm *vm)
+{
+    struct vcpu *cpu = vm->cpu;
+    uint8_t vector = machine_intr_ack(vm->machine);
+
+    STAT_INC(cpu, intr_delivered);
+    LOG(&vm->log, int, "interrupt 0x%02x at EIP 0x%08x\n", vector, cpu->eip);
+    if (interrupt_deliver(cpu, vector, false, false, 0, cpu->eip) != X86_OK)
+        exception_deliver(vm);
+}
+
+static bool can_interrupt(const struct vcpu *cpu)
+{
+    return !cpu->intr_quiet && cpu->eflags_if;
+}
+
+static void deliver(struct vm *vm)
+{
+    struct vcpu *cpu = vm->cpu;
+
+    if (cpu->fault.vector == EXC_PF)
+        STAT_INC(cpu, pf_true);
+    LOG(&vm->log, int, "exception %u error 0x%x at EIP 0x%08x cr2 0x%08x cpl %u\n", cpu->fault.vector,
+        cpu->fault.error, cpu->eip, cpu->fault.cr2, cpu->cpl);
+    exception_deliver(vm);
+}
+
+/* HLT: sleep until an interrupt may be taken or the machine stops. With the instruction clock,
+ * time jumps to the next deadline. */
+static void halt(struct vm *vm)
+{
+    struct vcpu *cpu = vm->cpu;
+
+    STAT_INC(cpu, halt);
+    cpu->eip = cpu->next_eip;
+    for (;;) {
+        attend(vm);
+        if (can_interrupt(cpu) || machine_stop_requested(vm->machine, NULL) != STOP_NONE)
+            return;
+        uint64_t deadline = machine_next_deadline(vm->machine);
+        if (vm->config.clock_insn && deadline != UINT64_MAX)
+            vm->insn_ns += deadline - machine_now_ns(vm->machine);
+        else
+            platform_wait(cpu, to_host_ns(vm, deadline));
+    }
+}
+
+/* ---- host signals ------------------------------------------------------------------------------ */
+
+static unsigned unit_at_eip(struct vcpu *cpu)
+{
+    uint8_t bytes[15];
+    struct insn in;
+    size_t n = 0;
+
+    while (n < sizeof bytes &&
+           mmu_read_system(cpu, gva(cpu->segs[SEG_CS].base + cpu->eip + (uint32_t)n), &bytes[n], 1) == X86_OK)
+        n++;
+    vcpu_fpu_park(cpu);
+    return decode_insn(bytes, n, cpu->mode & MODE_CODE32, &in) == DECODE_OK ? in.unit : UNIT_INT;
+}
+
+/* The exception a host fault in translated code stands for; false when it is none of the guest's. */
+static bool translate_signal(struct vm *vm)
+{
+    struct vcpu *cpu = vm->cpu;
+    unsigned unit;
+
+    if (!bt_locate(cpu))
+        return false;
+    LOG(&vm->log, fault, "host signal %d code %d at EIP 0x%08x\n", cpu->host_signal, cpu->host_code, cpu->eip);
+    unit = unit_at_eip(cpu);
+    if (cpu->host_signal == HOST_SIGFPE) {
+        if (unit == UNIT_SSE)
+            vcpu_raise(cpu, cpu->cr4 & CR4_OSXMMEXCPT ? EXC_XM : EXC_UD);
+        else
+            vcpu_raise(cpu, unit == UNIT_INT ? EXC_DE : EXC_MF);
+        return true;
+    }
+    if (cpu->host_signal == HOST_SIGSEGV && cpu->host_code == HOST_SI_KERNEL && unit != UNIT_INT) {
+        vcpu_raise_error(cpu, EXC_GP, 0); /* a misaligned SSE operand, reserved MXCSR bits */
+        return true;
+    }
+    return false;
+}
+
+/* ---- exits --------------------------------------------------------------------------------------- */
+
+enum next { GO_ON, END };
+
+static enum next give_up(struct vm *vm, struct vm_exit *out, const char *why)
+{
+    out->unsupported = true;
+    report_state(vm->cpu, why, out->text, sizeof out->text);
+    return END;
+}
+
+static enum next handle(struct vm *vm, enum exit_reason reason, struct vm_exit *out);
+
+/* One instruction with interrupts held off: the shadow of STI and MOV SS. */
+static enum next run_shadow(struct vm *vm, struct vm_exit *out)
+{
+    struct vcpu *cpu = vm->cpu;
+
+    cpu->intr_shadow = false;
+    cpu->mode |= MODE_STEP;
+    enum exit_reason reason = bt_run(cpu);
+    if (reason == EXIT_SHADOW)
+        reason = EXIT_DISPATCH; /* a second STI casts no second shadow */
+    vcpu_update_mode(cpu);
+    return handle(vm, reason, out);
+}
+
+static enum next handle(struct vm *vm, enum exit_reason reason, struct vm_exit *out)
+{
+    struct vcpu *cpu = vm->cpu;
+
+    LOG(&vm->log, exit, "exit %u EIP 0x%08x\n", reason, cpu->eip);
+    switch (reason) {
+    case EXIT_RESUME:
+    case EXIT_DISPATCH:
+    case EXIT_CHAIN:
+    case EXIT_LOOKUP:
+    case EXIT_POLL:
+        return GO_ON;
+    case EXIT_FAULT:
+        deliver(vm);
+        return GO_ON;
+    case EXIT_SHADOW:
+        return run_shadow(vm, out);
+    case EXIT_HALT:
+        halt(vm);
+        return GO_ON;
+    case EXIT_HOST:
+        if (!translate_signal(vm))
+            return give_up(vm, out, "host fault in translated code");
+        deliver(vm);
+        return GO_ON;
+    case EXIT_UNSUPPORTED:
+        return give_up(vm, out, "unsupported instruction");
+    case EXIT_STOP:
+    case EXIT_REASON_COUNT:
+        break;
+    }
+    return END;
+}
+
+/* Single-stepping: the instruction just done was begun with TF set, and left it set. */
+static void trap_single_step(struct vm *vm, enum exit_reason reason)
+{
+    struct vcpu *cpu = vm->cpu;
+
+    if (reason == EXIT_FAULT || !(cpu->eflags_sys & EFL_TF))
+        return;
+    cpu->dr[6] |= DR6_BS;
+    vcpu_raise(cpu, EXC_DB);
+    deliver(vm);
+}
+
+static bool stopped(struct vm *vm, struct vm_exit *out)
+{
+    out->why = machine_stop_requested(vm->machine, &out->code);
+    if (out->why == STOP_TRIPLE_FAULT)
+        report_state(vm->cpu, "triple fault", out->text, sizeof out->text);
+    return out->why != STOP_NONE;
+}
+
+void vm_run(struct vm *vm, struct vm_exit *out)
+{
+    struct vcpu *cpu = vm->cpu;
+
+    attend(vm);
+    while (!stopped(vm, out)) {
+        if (!cpu->run || (vm->config.clock_insn && cpu->icount_left < 0))
+            attend(vm);
+        else if (machine_next_deadline(vm->machine) < vm->armed_ns)
+            arm(vm);
+        if (can_interrupt(cpu)) {
+            take_interrupt(vm);
+            continue;
+        }
+        bool is_stepping = cpu->eflags_sys & EFL_TF;
+        enum exit_reason reason = bt_run(cpu);
+        if (handle(vm, reason, out) == END)
+            return;
+        if (is_stepping)
+            trap_single_step(vm, reason);
+    }
+}

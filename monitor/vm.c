@@ -1,0 +1,181 @@
+/*
+ * One VM: makes the parts, and joins them. The arrows that point upwards in the module
+ * graph (a store to a traced page, a device access, a dropped fetch mapping) are closed
+ * here, by functions handed down.
+ */
+#include "base/string.h"
+#include "monitor/monitor.h"
+
+#define RESERVE_ALIGN 4096u
+
+/* ---- mmu asks -------------------------------------------------------------------------- */
+
+static uint32_t on_mmio_read(void *ctx, gpa_t pa, unsigned size)
+{
+    struct vm *vm = ctx;
+    struct bus_request req = { .space = BUS_MEM, .size = (uint8_t)size, .addr = pa.v };
+
+    machine_bus(vm->machine, &req);
+    return req.data;
+}
+
+static void on_mmio_write(void *ctx, gpa_t pa, unsigned size, uint32_t value)
+{
+    struct vm *vm = ctx;
+    struct bus_request req = { .space = BUS_MEM, .size = (uint8_t)size, .is_write = true, .addr = pa.v,
+                               .data = value };
+
+    machine_bus(vm->machine, &req);
+}
+
+static void on_traced_write(void *ctx, gpa_t pa, uint32_t len)
+{
+    struct vm *vm = ctx;
+
+    LOG(&vm->log, trace, "trace: PA 0x%lx, %u bytes written, EIP 0x%08x\n", pa.v, len, vm->cpu->eip);
+    bt_code_written(vm->cpu, pa, len);
+}
+
+static void on_fetch_drop_all(void *ctx, enum mmu_view_id view, bool keep_global)
+{
+    struct vm *vm = ctx;
+
+    bt_fetch_dropped_all(vm->cpu, view, keep_global);
+}
+
+static void on_fetch_drop_range(void *ctx, enum mmu_view_id view, gva_t va, uint32_t bytes)
+{
+    struct vm *vm = ctx;
+
+    bt_fetch_dropped_range(vm->cpu, view, va, bytes);
+}
+
+/* ---- machine asks ----------------------------------------------------------------------- */
+
+static void on_mem_read(void *ctx, uint64_t pa, void *buf, uint32_t len)
+{
+    struct vm *vm = ctx;
+
+    mmu_phys_read(vm->cpu->mmu, gpa(pa), buf, len);
+}
+
+static void on_mem_write(void *ctx, uint64_t pa, const void *buf, uint32_t len)
+{
+    struct vm *vm = ctx;
+
+    mmu_phys_write(vm->cpu->mmu, gpa(pa), buf, len);
+}
+
+static void on_intr(void *ctx, bool level)
+{
+    struct vm *vm = ctx;
+
+    vm->cpu->intr_quiet = !level;
+}
+
+static void on_a20(void *ctx, bool enabled)
+{
+    struct vm *vm = ctx;
+
+    if (vm->cpu->a20_off == !enabled)
+        return;
+    vm->cpu->a20_off = !enabled;
+    mmu_flush_all(vm->cpu);
+    vm->cpu->run = 0;
+}
+
+/* clock=insn: one nanosecond an instruction. */
+static uint64_t insn_now_ns(void *ctx)
+{
+    const struct vm *vm = ctx;
+
+    return vm->insn_ns + (uint64_t)(vm->insn_budget - vm->cpu->icount_left);
+}
+
+static void claim_mmio(void *ctx, uint64_t pa, uint64_t bytes)
+{
+    struct vm *vm = ctx;
+
+    mmu_set_region(vm->cpu->mmu, gpa(pa), bytes, REGION_MMIO);
+}
+
+/* ---- making ------------------------------------------------------------------------------- */
+
+static bool make_mmu(struct vm *vm)
+{
+    struct mmu_config config = {
+        .ram = vm->config.ram,
+        .ram_bytes = vm->config.ram_bytes,
+        .ops = { .ctx = vm, .mmio_read = on_mmio_read, .mmio_write = on_mmio_write,
+                 .traced_write = on_traced_write, .fetch_drop_all = on_fetch_drop_all,
+                 .fetch_drop_range = on_fetch_drop_range },
+    };
+
+    vm->cpu->mmu = mmu_new(vm->cpu, &config);
+    return vm->cpu->mmu != NULL;
+}
+
+static bool make_machine(struct vm *vm)
+{
+    struct machine_config config = vm->config.machine;
+
+    config.log = &vm->log;
+    config.mem_ctx = config.intr_ctx = vm;
+    config.mem_read = on_mem_read;
+    config.mem_write = on_mem_write;
+    config.intr_changed = on_intr;
+    config.a20_changed = on_a20;
+    if (vm->config.clock_insn)
+        config.clock = (struct vm_clock_source){ .now_ns = insn_now_ns, .ctx = vm };
+    vm->machine = machine_new(&config);
+    if (!vm->machine)
+        return false;
+    machine_for_each_mmio(vm->machine, claim_mmio, vm);
+    return true;
+}
+
+static bool make_bt(struct vm *vm)
+{
+    struct bt_ops ops = { .ctx = vm->config.listing_ctx, .segment_linear = segment_linear,
+                          .callouts = callout_table, .features = cpu_model_features(vm->model),
+                          .translated = vm->config.translated };
+
+    return bt_new(vm->cpu, &vm->config.bt, &vm->config.host, &ops) != NULL;
+}
+
+struct vm *vm_new(const struct vm_config *config)
+{
+    size_t vm_bytes = (sizeof(struct vm) + 63) & ~(size_t)63;
+    size_t bytes = (vm_bytes + sizeof(struct vcpu) + RESERVE_ALIGN - 1) & ~(size_t)(RESERVE_ALIGN - 1);
+    uint8_t *p = platform_reserve(bytes);
+
+    if (!p)
+        return NULL;
+    struct vm *vm = (struct vm *)(void *)p;
+    vm->footprint = bytes;
+    vm->cpu = (struct vcpu *)(void *)(p + vm_bytes);
+    vm->config = *config;
+    vm->model = config->model;
+    vm->log.mask = config->log_mask;
+    vm->cpu->log = &vm->log;
+    vm->cpu->vm = vm;
+    vm->armed_ns = UINT64_MAX;
+    vcpu_reset(vm->cpu);
+    if (!make_mmu(vm) || !make_machine(vm) || !make_bt(vm)) {
+        vm_free(vm);
+        return NULL;
+    }
+    machine_reset(vm->machine);
+    machine_place_tables(vm->machine);
+    return vm;
+}
+
+void vm_free(struct vm *vm)
+{
+    if (!vm)
+        return;
+    bt_free(vm->cpu->bt);
+    machine_free(vm->machine);
+    mmu_free(vm->cpu->mmu);
+    platform_release(vm, vm->footprint);
+}
