@@ -53,10 +53,6 @@ bool bt_locate(struct vcpu *cpu);
 /** The TC's executable range, for signal handlers. */
 bool bt_contains(const struct bt *bt, uint64_t host_rip);
 
-/** Where a signal handler points RIP after a fault in translated code: it saves the guest's
- *  registers and returns from bt_run with EXIT_HOST. */
-uintptr_t bt_signal_stub(const struct bt *bt);
-
 /** Where a handler sends RIP after a host signal in translated code: leaves with EXIT_HOST. */
 uint64_t bt_signal_stub(const struct bt *bt);
 /** Fetch mappings died (mmu_ops): jump tables and shadow return stacks follow. */
