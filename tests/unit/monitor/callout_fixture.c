@@ -34,6 +34,14 @@ enum machine_stop machine_stop_requested(const struct machine *m, uint32_t *code
     return machine_fixture(m)->stop ? STOP_POWEROFF : STOP_NONE;
 }
 
+/* 0 stands for no timer. */
+uint64_t machine_next_deadline(const struct machine *m)
+{
+    uint64_t deadline_ns = machine_fixture(m)->deadline_ns;
+
+    return deadline_ns ? deadline_ns : UINT64_MAX;
+}
+
 uint64_t machine_now_ns(const struct machine *m)
 {
     return machine_fixture(m)->now_ns;
@@ -106,6 +114,7 @@ int fx_setup(void **state)
     flat_segments(cpu, 0);
     cpu->cr0 = CR0_PE | CR0_ET;
     cpu->gdtr = (struct table_reg){ GDT_PA, 0xff };
+    fx->vm.armed_ns = UINT64_MAX;
     vcpu_update_mode(cpu);
     *state = fx;
     return 0;

@@ -44,7 +44,7 @@ struct fixture {
     unsigned clear_run_at;  /* vcpu->run is cleared when this many events have happened; 0: never */
     uint32_t port_value;    /* what ports read as; goes up by one a read                      */
     bool stop;              /* machine_stop_requested                                         */
-    uint64_t now_ns;
+    uint64_t now_ns, deadline_ns;
 };
 
 int fx_setup(void **state);
