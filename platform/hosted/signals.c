@@ -113,6 +113,15 @@ static void on_fault(int sig, siginfo_t *info, void *context)
     /* else the same instruction faults again, now fatally */
 }
 
+/* abort() and Ctrl-\: nothing to explain, but the terminal goes back. */
+static void on_death(int sig, siginfo_t *info, void *context)
+{
+    (void)info, (void)context;
+    signal(sig, SIG_DFL);
+    hosted_emergency();
+    raise(sig);
+}
+
 /* ---- events ------------------------------------------------------------------------- */
 
 static void on_alarm(int sig, siginfo_t *info, void *context)
@@ -171,6 +180,7 @@ int hosted_signals_init(void)
         { SIGILL, 0, on_fault },        { SIGTRAP, 0, on_fault }, { SIGALRM, SA_RESTART, on_alarm },
         { SIGIO, SA_RESTART, on_io },   { SIGINT, 0, on_stop },   { SIGTERM, 0, on_stop },
         { SIGHUP, 0, on_stop },         { SIGCONT, SA_RESTART, on_continue },
+        { SIGABRT, 0, on_death },       { SIGQUIT, 0, on_death },
     };
     size_t frame = getauxval(AT_MINSIGSTKSZ), bytes = ALT_STACK_BYTES + 4 * frame;
     void *stack = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

@@ -19,6 +19,8 @@
 #define NOT_ARMED UINT64_MAX
 /* The two clocks agree to less than this, and Linux never fires early. */
 #define SLACK_NS 2000u
+/* Deadlines come through two readings of the clock: the same one twice differs a little. */
+#define SAME_NS 1000u
 
 static timer_t timer_id;
 static bool timer_made;
@@ -46,7 +48,8 @@ void hosted_timer_fired(void)
 
 void hosted_timer_arm(uint64_t deadline_ns)
 {
-    if (deadline_ns >= armed_ns || !timer_made)
+    if (!timer_made || (armed_ns != NOT_ARMED && deadline_ns + SAME_NS >= armed_ns) ||
+        deadline_ns == NOT_ARMED)
         return;
     if (deadline_ns <= platform_clock_ns()) {
         hosted_kick();
