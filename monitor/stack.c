@@ -93,6 +93,8 @@ enum x86_rc stack_write(struct vcpu *cpu, struct stack *st, const struct frame *
 
         frame_bytes(f, buf);
         rc = mmu_write(cpu, low, buf, bytes, cpl_access(st->cpl));
+        if (rc == X86_FAULT) /* the page fault belongs to the first push */
+            cpu->fault.cr2 = st->ss->base + slot_offset(st, f, 0);
     } else {
         rc = write_slots(cpu, st, f);
     }
