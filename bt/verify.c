@@ -37,9 +37,8 @@
 #define NO_OFS      UINT32_MAX
 
 /* Per byte of the CCF. */
-#define MARK_START 1u /* an instruction starts here                        */
-#define MARK_LABEL 2u /* somebody branches here                            */
-#define MARK_PLAIN 4u /* only the promise holds here                       */
+#define MARK_START 1u /* an instruction starts here  */
+#define MARK_PLAIN 2u /* only the promise holds here */
 
 /* What later edges to a label agree on. */
 struct pending_label {
@@ -169,10 +168,11 @@ static bool check_reg_operand(struct verify_work *v, ZydisRegister reg, bool wri
     return true;
 }
 
+/* What a register contributes to a 64-bit address; NULL when it is absent or no such register. */
 static const struct value *address_reg(const struct vstate *s, ZydisRegister reg)
 {
-    int r = gpr_number(reg);
-    return r < 0 ? NULL : &s->reg[r];
+    bool is_64 = reg >= ZYDIS_REGISTER_RAX && reg <= ZYDIS_REGISTER_R15;
+    return is_64 ? &s->reg[reg - ZYDIS_REGISTER_RAX] : NULL;
 }
 
 /* Guest memory by [addend + address + disp]: is [operand, operand + bytes) within the check? */
@@ -184,7 +184,7 @@ static bool addend_covers(const struct value *addend, const struct value *addres
     if (!lin_same_terms(&addend->lin, &address->lin))
         return false;
     uint32_t ahead = address->lin.k - addend->lin.k; /* no wrap within a page */
-    if (disp != 0 && ahead != 0)
+    if (ahead != 0 && (disp != 0 || addend->is_exact))
         return false;
     uint64_t first = ahead + (uint64_t)disp;
     return disp >= 0 && disp <= (int64_t)addend->span && first + bytes <= (uint64_t)addend->span + 1;
@@ -196,7 +196,7 @@ static bool check_guest_memory(struct verify_work *v, const ZydisDecodedOperand 
     const struct value *index = address_reg(&v->state, op->mem.index);
     int64_t disp = op->mem.disp.value;
 
-    if (base && !index && base->kind == VAL_PTR) {
+    if (base && op->mem.index == ZYDIS_REGISTER_NONE && base->kind == VAL_PTR) {
         if (writes && !base->is_store)
             return bad(v, "stores by a check for loads");
         if (disp < 0 || disp > (int64_t)base->span || (uint64_t)disp + bytes > (uint64_t)base->span + 1)
@@ -569,11 +569,14 @@ static bool slot_of_pages(const struct value *a, const struct value *b, struct v
 static struct value lea_32(struct verify_work *v, const ZydisDecodedOperand *mem)
 {
     const struct value zero = value_const(0);
-    const struct value *base = address_reg(&v->state, mem->mem.base);
-    const struct value *index = address_reg(&v->state, mem->mem.index);
+    int b = gpr_number(mem->mem.base), i = gpr_number(mem->mem.index);
+    const struct value *base = b < 0 ? NULL : &v->state.reg[b];
+    const struct value *index = i < 0 ? NULL : &v->state.reg[i];
     uint32_t disp = (uint32_t)mem->mem.disp.value;
     struct value out = { .kind = VAL_U32, .bits = 32 };
 
+    if (mem->mem.base == ZYDIS_REGISTER_RIP || mem->mem.base == ZYDIS_REGISTER_EIP)
+        return value_fresh(&v->next_symbol, 32);
     if (base && index && mem->mem.scale == 1 && disp == 0 &&
         (slot_of_pages(base, index, &out) || slot_of_pages(index, base, &out)))
         return out;
@@ -593,7 +596,7 @@ static struct value lea_64(struct verify_work *v, const ZydisDecodedOperand *mem
     int64_t disp = mem->mem.disp.value;
     struct value out = { .kind = VAL_PTR };
 
-    if (base && !index && base->kind == VAL_PTR && disp >= 0 && disp <= (int64_t)base->span) {
+    if (base && mem->mem.index == ZYDIS_REGISTER_NONE && base->kind == VAL_PTR && disp >= 0 && disp <= (int64_t)base->span) {
         out.is_store = base->is_store;
         out.span = base->span - (uint32_t)disp;
         return out;
@@ -615,7 +618,7 @@ static bool rule_lea(struct verify_work *v, const struct host_insn *h)
 
     if (!check_reg_operand(v, h->ops[0].reg.value, true))
         return false;
-    if (mem->mem.base != ZYDIS_REGISTER_NONE && !check_reg_operand(v, mem->mem.base, false))
+    if (!check_reg_operand(v, mem->mem.base, false) || !check_reg_operand(v, mem->mem.index, false))
         return false;
     unsigned to = (unsigned)gpr_number(h->ops[0].reg.value);
     if (h->ops[0].size == 32)
@@ -790,7 +793,7 @@ static bool call_mem_slow(struct verify_work *v)
         return bad(v, "asks for a slow access at an unknown address");
     if (!value_constant(&reg[H_R9], &desc) || (desc & 0x3ffu) == 0)
         return bad(v, "asks for a slow access of unknown size");
-    reg[H_RCX] = (struct value){ .kind = VAL_ADDEND, .checked = true, .is_store = (desc & MD_WRITE) != 0,
+    reg[H_RCX] = (struct value){ .kind = VAL_ADDEND, .checked = true, .is_exact = true, .is_store = (desc & MD_WRITE) != 0,
                                  .span = (desc & 0x3ffu) - 1, .lin = reg[H_R8].lin };
     reg[H_R9] = value_any();
     return true;
@@ -876,6 +879,8 @@ static rule_fn *rule_of(const struct host_insn *h)
 
     if (rule)
         return rule;
+    if (h->zi.meta.category == ZYDIS_CATEGORY_STRINGOP) /* MOVSD and CMPSD: not the SSE2 ones */
+        return NULL;
     bool is_legacy = h->zi.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY;
     return is_legacy && decoder_info(h->zi.mnemonic)->cls == CLASS_INNOCUOUS ? rule_generic : NULL;
 }
@@ -906,10 +911,7 @@ static void mark_label(struct verify_work *v, const struct host_insn *h)
     if (h->ops[0].type != ZYDIS_OPERAND_TYPE_IMMEDIATE || !h->ops[0].imm.is_relative)
         return;
     uint32_t target = inside(v->in, branch_target(h));
-    if (target == NO_OFS)
-        return;
-    v->mark[target] |= MARK_LABEL;
-    if (target <= h->ofs || h->zi.mnemonic == ZYDIS_MNEMONIC_CALL)
+    if (target != NO_OFS && (target <= h->ofs || h->zi.mnemonic == ZYDIS_MNEMONIC_CALL))
         v->mark[target] |= MARK_PLAIN;
 }
 
@@ -936,12 +938,6 @@ static bool enter_label(struct verify_work *v, uint32_t ofs)
     if (v->mark[ofs] & MARK_PLAIN) {
         if (v->state.reachable && !keep_promise(v))
             return false;
-        if (label) { /* marked late, for lack of room */
-            v->state = label->state;
-            label->ofs = NO_OFS;
-            if (!keep_promise(v))
-                return false;
-        }
         vstate_reset(&v->state, &v->next_symbol);
         return true;
     }
@@ -953,6 +949,17 @@ static bool enter_label(struct verify_work *v, uint32_t ofs)
     }
     if (!v->state.reachable)
         vstate_reset(&v->state, &v->next_symbol);
+    return true;
+}
+
+static bool mark_entries(struct verify_work *v)
+{
+    for (unsigned i = 0; i < v->in->nentries; i++) {
+        uint32_t ofs = v->in->entries[i];
+        if (ofs >= v->in->hot_len || !(v->mark[ofs] & MARK_START))
+            return bad(v, "an entry lies in the middle of an instruction");
+        v->mark[ofs] |= MARK_PLAIN;
+    }
     return true;
 }
 
@@ -993,5 +1000,5 @@ bool verify_ccf(const struct verify_input *in, struct verify_error *err)
     memset(v->mark, 0, total_len(v));
     for (unsigned i = 0; i < MAX_PENDING; i++)
         v->pending[i].ofs = NO_OFS;
-    return find_labels(v) && interpret(v);
+    return find_labels(v) && mark_entries(v) && interpret(v);
 }

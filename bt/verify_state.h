@@ -30,6 +30,7 @@ enum value_kind {
 struct value {
     uint8_t kind, bits;
     bool is_store, checked;
+    bool is_exact; /* addend of the slow path: the access may wrap, so it fits lin alone  */
     uint32_t span; /* bytes less 1 */
     struct lin lin;
 };
