@@ -130,7 +130,7 @@ static enum x86_rc stack_probe(struct vcpu *cpu, uint32_t off, unsigned size, un
 struct enter_frame {
     uint32_t sp, bp; /* before the instruction                       */
     uint32_t final_sp;
-    unsigned size;   /* of a slot, bytes                             */
+    unsigned size; /* of a slot, bytes                             */
     unsigned level, slots;
 };
 
@@ -168,8 +168,10 @@ enum exit_reason callout_enter(struct vcpu *cpu, uint64_t arg, uint32_t ea)
 {
     const struct segment *ss = &cpu->segs[SEG_SS];
     uint32_t mask = stack_mask(ss);
-    struct enter_frame f = { .sp = cpu->gpr[ESP] & mask, .bp = cpu->gpr[EBP] & mask,
-                             .size = carg_osize(arg), .level = carg_imm2(arg) & 31u };
+    struct enter_frame f = { .sp = cpu->gpr[ESP] & mask,
+                             .bp = cpu->gpr[EBP] & mask,
+                             .size = carg_osize(arg),
+                             .level = carg_imm2(arg) & 31u };
     uint32_t frame = stack_pointer(ss, cpu->gpr[ESP], f.sp - f.size);
     enum x86_rc rc;
 

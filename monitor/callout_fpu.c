@@ -138,7 +138,7 @@ enum exit_reason callout_fnsave(struct vcpu *cpu, uint64_t arg, uint32_t ea)
 /* ---- FXSAVE ------------------------------------------------------------------------------ */
 
 /* Offsets in the image */
-#define FX_POINTERS   8u  /* FIP, FCS, FDP, FDS: 16 bytes */
+#define FX_POINTERS   8u /* FIP, FCS, FDP, FDS: 16 bytes */
 #define FX_MXCSR      24u
 #define FX_MXCSR_MASK 28u
 #define FX_REGS       32u

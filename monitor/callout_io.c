@@ -70,8 +70,9 @@ static uint32_t port_read(struct vcpu *cpu, uint16_t port, unsigned size)
 
 static void port_write(struct vcpu *cpu, uint16_t port, unsigned size, uint32_t value)
 {
-    struct bus_request req = { .space = BUS_PORT, .size = (uint8_t)size, .is_write = true, .addr = port,
-                               .data = value };
+    struct bus_request req = {
+        .space = BUS_PORT, .size = (uint8_t)size, .is_write = true, .addr = port, .data = value
+    };
 
     STAT_INC(cpu, port_write);
     machine_bus(cpu->vm->machine, &req);
@@ -132,8 +133,8 @@ enum exit_reason callout_out(struct vcpu *cpu, uint64_t arg, uint32_t ea)
 
 struct io_string {
     uint64_t arg;
-    uint32_t mask;  /* of offsets and count: the address size */
-    uint32_t step;  /* added to the offset, modulo 2^32       */
+    uint32_t mask; /* of offsets and count: the address size */
+    uint32_t step; /* added to the offset, modulo 2^32       */
     unsigned size;
     uint16_t port;
 };
@@ -177,7 +178,9 @@ static enum x86_rc outs_element(struct vcpu *cpu, const struct io_string *s)
 static enum exit_reason io_string(struct vcpu *cpu, uint64_t arg,
                                   enum x86_rc (*element)(struct vcpu *cpu, const struct io_string *s))
 {
-    struct io_string s = { .arg = arg, .size = carg_osize(arg), .port = (uint16_t)cpu->gpr[EDX],
+    struct io_string s = { .arg = arg,
+                           .size = carg_osize(arg),
+                           .port = (uint16_t)cpu->gpr[EDX],
                            .mask = carg_asize(arg) == 2 ? 0xffffu : UINT32_MAX };
     bool repeats = carg_rep(arg) != REP_NONE;
     enum x86_rc rc;

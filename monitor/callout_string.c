@@ -27,11 +27,11 @@
 struct string_op {
     struct vcpu *cpu;
     enum seg_id source_seg;
-    uint32_t mask;  /* of offsets and count: the address size  */
-    unsigned size;  /* of an element, bytes                    */
-    unsigned user;  /* ACC_USER or 0                           */
-    bool down;      /* DF                                      */
-    uint8_t rep;    /* enum carg_rep                           */
+    uint32_t mask; /* of offsets and count: the address size  */
+    unsigned size; /* of an element, bytes                    */
+    unsigned user; /* ACC_USER or 0                           */
+    bool down;     /* DF                                      */
+    uint8_t rep;   /* enum carg_rep                           */
 };
 
 /** Elements of one operand that can be treated alike. */

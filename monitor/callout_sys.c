@@ -25,9 +25,8 @@
 static enum exit_reason store_table_reg(struct vcpu *cpu, uint64_t arg, uint32_t ea,
                                         const struct table_reg *reg)
 {
-    uint8_t image[6] = { (uint8_t)reg->limit,        (uint8_t)(reg->limit >> 8),
-                         (uint8_t)reg->base,         (uint8_t)(reg->base >> 8),
-                         (uint8_t)(reg->base >> 16), (uint8_t)(reg->base >> 24) };
+    uint8_t image[6] = { (uint8_t)reg->limit,       (uint8_t)(reg->limit >> 8), (uint8_t)reg->base,
+                         (uint8_t)(reg->base >> 8), (uint8_t)(reg->base >> 16), (uint8_t)(reg->base >> 24) };
 
     if (!carg_is_mem(arg))
         return end_raise(cpu, EXC_UD);
@@ -171,12 +170,12 @@ enum exit_reason callout_ltr(struct vcpu *cpu, uint64_t arg, uint32_t ea)
 
 /* ---- control registers ------------------------------------------------------------ */
 
-#define CR0_DEFINED (CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW | \
-                     CR0_CD | CR0_PG)
+#define CR0_DEFINED                                                                                          \
+    (CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | CR0_PG)
 /* A change of these with PAE paging on loads the PDPTEs anew (SDM vol. 3A, "PDPTE Registers"). */
 #define CR0_LOADS_PDPTES (CR0_PG | CR0_CD | CR0_NW)
 #define CR4_LOADS_PDPTES (CR4_PAE | CR4_PGE | CR4_PSE)
-#define CR4_FLUSHES (CR4_PAE | CR4_PGE | CR4_PSE)
+#define CR4_FLUSHES      (CR4_PAE | CR4_PGE | CR4_PSE)
 
 static bool is_pae_paging(uint32_t cr0, uint32_t cr4)
 {

@@ -33,14 +33,14 @@
 #define F_SSE   (1u << 25)
 #define F_SSE2  (1u << 26)
 /* Leaf 80000001 EDX alone */
-#define F_NX    (1u << 20)
+#define F_NX (1u << 20)
 
 #define PENTIUM_EDX  (F_FPU | F_DE | F_PSE | F_TSC | F_MSR | F_CX8 | F_MMX)
 #define PENTIUM2_EDX (PENTIUM_EDX | F_PAE | F_SEP | F_PGE | F_CMOV | F_PAT | F_FXSR)
 #define PENTIUM3_EDX (PENTIUM2_EDX | F_SSE)
 #define PENTIUM4_EDX (PENTIUM3_EDX | F_SSE2 | F_CLFSH)
-#define AMD_REPEATED (F_FPU | F_DE | F_PSE | F_TSC | F_MSR | F_PAE | F_CX8 | F_PGE | F_CMOV | F_PAT | \
-                      F_MMX | F_FXSR)
+#define AMD_REPEATED                                                                                         \
+    (F_FPU | F_DE | F_PSE | F_TSC | F_MSR | F_PAE | F_CX8 | F_PGE | F_CMOV | F_PAT | F_MMX | F_FXSR)
 
 /* clang-format off */
 const struct cpu_model cpu_models[] = {
@@ -84,9 +84,9 @@ uint32_t cpu_model_features(const struct cpu_model *m)
         uint32_t edx1;
         enum insn_feature feature;
     } rows[] = {
-        { F_FPU, FEAT_FPU },   { F_TSC, FEAT_TSC },   { F_MSR, FEAT_MSR },   { F_CX8, FEAT_CX8 },
-        { F_SEP, FEAT_SEP },   { F_CMOV, FEAT_CMOV }, { F_MMX, FEAT_MMX },   { F_FXSR, FEAT_FXSR },
-        { F_SSE, FEAT_SSE },   { F_SSE2, FEAT_SSE2 }, { F_CLFSH, FEAT_CLFLUSH },
+        { F_FPU, FEAT_FPU }, { F_TSC, FEAT_TSC },   { F_MSR, FEAT_MSR },       { F_CX8, FEAT_CX8 },
+        { F_SEP, FEAT_SEP }, { F_CMOV, FEAT_CMOV }, { F_MMX, FEAT_MMX },       { F_FXSR, FEAT_FXSR },
+        { F_SSE, FEAT_SSE }, { F_SSE2, FEAT_SSE2 }, { F_CLFSH, FEAT_CLFLUSH },
     };
     uint32_t mask = 1u << FEAT_BASE | 1u << FEAT_486 | 1u << FEAT_CPUID;
 
@@ -148,8 +148,9 @@ static void leaf_descriptors(const struct cpu_model *m, struct cpuid_regs *r)
         r->eax = 0x665b5001; /* TLBs of 64 entries; 8 KiB L1 data       */
         r->edx = 0x007b7040; /* no L3; 12 K trace cache; 512 KiB L2     */
     } else {
-        r->eax = 0x03020101; /* TLBs of 32 and 64 entries               */
-        r->edx = m->edx1 & F_SSE ? 0x0c040882 : 0x0c040843; /* 16 + 16 KiB L1; 256 or 512 KiB L2 */
+        r->eax = 0x03020101; /* TLBs of 32 and 64 entries */
+        /* 16 + 16 KiB L1; 256 or 512 KiB L2 */
+        r->edx = m->edx1 & F_SSE ? 0x0c040882 : 0x0c040843;
     }
 }
 

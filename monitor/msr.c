@@ -10,19 +10,19 @@
  */
 #include "monitor/system_internal.h"
 
-#define MSR_TSC          0x10u
-#define MSR_PLATFORM_ID  0x17u
-#define MSR_UCODE_REV    0x8bu /* AMD: patch level */
-#define MSR_SYSENTER_CS  0x174u
-#define MSR_SYSENTER_ESP 0x175u
-#define MSR_SYSENTER_EIP 0x176u
-#define MSR_MISC_ENABLE  0x1a0u
-#define MSR_PAT          0x277u
-#define MSR_EFER         0xc0000080u
-#define MSR_AMD_SYSCFG   0xc0010010u
-#define MSR_AMD_HWCR     0xc0010015u
+#define MSR_TSC             0x10u
+#define MSR_PLATFORM_ID     0x17u
+#define MSR_UCODE_REV       0x8bu /* AMD: patch level */
+#define MSR_SYSENTER_CS     0x174u
+#define MSR_SYSENTER_ESP    0x175u
+#define MSR_SYSENTER_EIP    0x176u
+#define MSR_MISC_ENABLE     0x1a0u
+#define MSR_PAT             0x277u
+#define MSR_EFER            0xc0000080u
+#define MSR_AMD_SYSCFG      0xc0010010u
+#define MSR_AMD_HWCR        0xc0010015u
 #define MSR_AMD_INT_PENDING 0xc0010055u
-#define MSR_AMD_DE_CFG   0xc0011029u
+#define MSR_AMD_DE_CFG      0xc0011029u
 
 #define MISC_ENABLE_FAST_STRINGS 1u
 /* Bits of CPUID leaf 1 EDX */

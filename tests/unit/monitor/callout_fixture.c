@@ -84,8 +84,8 @@ static void drop_range(void *ctx, enum mmu_view_id view, gva_t va, uint32_t byte
 
 static void flat_segments(struct vcpu *cpu, unsigned dpl)
 {
-    uint16_t rights = (uint16_t)(DESC_P | DESC_S | DESC_WRITE | DESC_ACCESSED | DESC_DB | DESC_G |
-                                 dpl << DESC_DPL_SHIFT);
+    uint16_t rights =
+        (uint16_t)(DESC_P | DESC_S | DESC_WRITE | DESC_ACCESSED | DESC_DB | DESC_G | dpl << DESC_DPL_SHIFT);
 
     for (int i = 0; i < SEG_COUNT; i++)
         cpu->segs[i] = (struct segment){ .sel = (uint16_t)(0x10 | dpl), .limit = UINT32_MAX, .attr = rights };
@@ -105,7 +105,8 @@ int fx_setup(void **state)
     cpu->vm = &fx->vm;
     cpu->log = &fx->vm.log;
     vcpu_reset(cpu);
-    struct mmu_config config = { .ram = fx->ram, .ram_bytes = RAM_BYTES,
+    struct mmu_config config = { .ram = fx->ram,
+                                 .ram_bytes = RAM_BYTES,
                                  .ops = { fx, dev_read, dev_write, traced_write, drop_all, drop_range } };
 
     if (!mmu_new(cpu, &config))
@@ -214,8 +215,8 @@ void fx_real_mode(struct fixture *fx)
 
     cpu->cr0 &= ~(CR0_PE | CR0_PG);
     for (int i = 0; i < SEG_COUNT; i++)
-        cpu->segs[i] = (struct segment){ .limit = 0xffff,
-                                         .attr = DESC_P | DESC_S | DESC_WRITE | DESC_ACCESSED };
+        cpu->segs[i] =
+            (struct segment){ .limit = 0xffff, .attr = DESC_P | DESC_S | DESC_WRITE | DESC_ACCESSED };
     mmu_flush_all(cpu);
     vcpu_update_mode(cpu);
 }
@@ -232,8 +233,9 @@ void fx_vm86_mode(struct fixture *fx)
 {
     fx_user_mode(fx);
     for (int i = 0; i < SEG_COUNT; i++)
-        fx->cpu->segs[i] = (struct segment){ .limit = 0xffff, .attr = DESC_P | DESC_DPL | DESC_S | DESC_WRITE |
-                                                                      DESC_ACCESSED };
+        fx->cpu->segs[i] =
+            (struct segment){ .limit = 0xffff,
+                              .attr = DESC_P | DESC_DPL | DESC_S | DESC_WRITE | DESC_ACCESSED };
     fx->cpu->eflags_sys |= EFL_VM | EFL_IOPL;
     vcpu_update_mode(fx->cpu);
 }

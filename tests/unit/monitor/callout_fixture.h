@@ -40,10 +40,10 @@ struct fixture {
     struct vcpu *cpu;
     uint8_t *ram;
     struct event event[MAX_EVENTS];
-    unsigned nevents;       /* all that happened, also those not kept                        */
-    unsigned clear_run_at;  /* vcpu->run is cleared when this many events have happened; 0: never */
-    uint32_t port_value;    /* what ports read as; goes up by one a read                      */
-    bool stop;              /* machine_stop_requested                                         */
+    unsigned nevents;      /* all that happened, also those not kept                        */
+    unsigned clear_run_at; /* vcpu->run is cleared when this many events have happened; 0: never */
+    uint32_t port_value;   /* what ports read as; goes up by one a read                      */
+    bool stop;             /* machine_stop_requested                                         */
     uint64_t now_ns, deadline_ns;
 };
 

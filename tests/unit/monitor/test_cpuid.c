@@ -96,7 +96,7 @@ static void leaves_past_the_last_repeat_on_intel_and_are_zero_on_amd(void **stat
     struct leaf last = cpuid(fx, "pentium3", 2), past = cpuid(fx, "pentium3", 0x1234);
 
     assert_memory_equal(&last, &past, sizeof last);
-    assert_int_equal(last.eax & 0xff, 1); /* one call gives all descriptors */
+    assert_int_equal(last.eax & 0xff, 1);     /* one call gives all descriptors */
     past = cpuid(fx, "pentium3", 0x80000000); /* no extended leaves: the last basic one again */
     assert_memory_equal(&last, &past, sizeof last);
     past = cpuid(fx, "max", 0x40000000);

@@ -108,7 +108,8 @@ static void fnsave_stores_everything_and_initialises(void **state)
 
         park_known_state(fx->cpu);
         memset(fx->ram + AT, 0xa5, 128);
-        assert_int_equal(call_and_park(fx, callout_fnsave, ARG(.mem = true, .osize = osize), AT), EXIT_RESUME);
+        assert_int_equal(call_and_park(fx, callout_fnsave, ARG(.mem = true, .osize = osize), AT),
+                         EXIT_RESUME);
         assert_int_equal(word_at(fx, AT), CW_UNMASKED);
         assert_int_equal(fx_get32(fx, regs + 4), 0x80000000);
         assert_int_equal(word_at(fx, regs + 8), 0x3fff);

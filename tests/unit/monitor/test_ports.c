@@ -5,8 +5,8 @@
 
 static void use_tss(struct fixture *fx, uint32_t limit)
 {
-    fx->cpu->tr = (struct segment){ .sel = 0x30, .attr = DESC_P | SYS_TSS32_BUSY, .base = TSS_PA,
-                                    .limit = limit };
+    fx->cpu->tr =
+        (struct segment){ .sel = 0x30, .attr = DESC_P | SYS_TSS32_BUSY, .base = TSS_PA, .limit = limit };
     memset(fx->ram + TSS_PA, 0xff, 0x1000); /* every port forbidden */
     fx->ram[TSS_PA + 102] = IOMAP_OFS;
     fx->ram[TSS_PA + 103] = 0;
@@ -14,7 +14,7 @@ static void use_tss(struct fixture *fx, uint32_t limit)
 
 static void allow(struct fixture *fx, unsigned port)
 {
-    fx->ram[TSS_PA + IOMAP_OFS + port / 8] &= (uint8_t)~(1u << port % 8);
+    fx->ram[TSS_PA + IOMAP_OFS + port / 8] &= (uint8_t) ~(1u << port % 8);
 }
 
 static void in_replaces_its_own_width_of_eax(void **state)

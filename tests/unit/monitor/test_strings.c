@@ -110,8 +110,10 @@ static void run_random_case(struct fixture *fx, struct model *m, uint64_t *seed)
 {
     static callout_fn *const fns[] = { callout_movs, callout_stos, callout_lods, callout_cmps, callout_scas };
     struct vcpu *cpu = fx->cpu;
-    struct string_case c = { .fn = fns[random_of(seed) % ARRAY_LEN(fns)], .size = 1u << random_of(seed) % 3,
-                             .asize = random_of(seed) % 4 ? 4 : 2, .rep = random_of(seed) % 3,
+    struct string_case c = { .fn = fns[random_of(seed) % ARRAY_LEN(fns)],
+                             .size = 1u << random_of(seed) % 3,
+                             .asize = random_of(seed) % 4 ? 4 : 2,
+                             .rep = random_of(seed) % 3,
                              .down = random_of(seed) % 2 };
 
     set_registers(cpu, &c, seed);

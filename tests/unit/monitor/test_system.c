@@ -16,7 +16,8 @@
 static void put_descriptor(struct fixture *fx, uint16_t sel, uint32_t base, uint32_t limit, unsigned attr)
 {
     fx_put32(fx, GDT_PA + sel, base << 16 | (limit & 0xffff));
-    fx_put32(fx, GDT_PA + sel + 4, (base & 0xff000000u) | (limit & 0xf0000) | attr << 8 | (base >> 16 & 0xff));
+    fx_put32(fx, GDT_PA + sel + 4,
+             (base & 0xff000000u) | (limit & 0xf0000) | attr << 8 | (base >> 16 & 0xff));
 }
 
 static enum exit_reason mov_to_cr(struct fixture *fx, unsigned n, uint32_t value)
@@ -34,9 +35,9 @@ static void mov_to_cr_faults(struct fixture *fx, unsigned n, uint32_t value)
 /* ---- privilege ------------------------------------------------------------------------- */
 
 static callout_fn *const privileged[] = {
-    callout_lgdt,   callout_lidt,  callout_lmsw,        callout_clts,      callout_invlpg,
-    callout_invd,   callout_wbinvd, callout_mov_from_cr, callout_mov_to_cr, callout_mov_from_dr,
-    callout_mov_to_dr, callout_rdmsr, callout_wrmsr,    callout_rdpmc,     callout_hlt,
+    callout_lgdt,      callout_lidt,   callout_lmsw,        callout_clts,      callout_invlpg,
+    callout_invd,      callout_wbinvd, callout_mov_from_cr, callout_mov_to_cr, callout_mov_from_dr,
+    callout_mov_to_dr, callout_rdmsr,  callout_wrmsr,       callout_rdpmc,     callout_hlt,
 };
 
 static void privileged_instructions_fault_in_user_mode(void **state)
@@ -296,7 +297,7 @@ static void reserved_bits_of_pdptes_fault_before_anything_changes(void **state)
     mov_to_cr_faults(fx, 3, 0x8000);
     assert_int_equal(cpu->pdpte[0] & ~0xfffull, 0xb000);
     fx_put32(fx, 0xa000, 0xb000 | PTE_P | PTE_W);
-    mov_to_cr_faults(fx, 4, CR4_PAE | CR4_PGE); /* loads the PDPTEs anew */
+    mov_to_cr_faults(fx, 4, CR4_PAE | CR4_PGE);                        /* loads the PDPTEs anew */
     assert_int_equal(mov_to_cr(fx, 4, CR4_PAE | CR4_DE), EXIT_RESUME); /* does not */
 }
 
