@@ -60,15 +60,8 @@ static void unlink_timer(struct machine *m, struct vm_timer *t)
     t->next = NULL;
 }
 
-static void report_deadline(struct machine *m, uint64_t before)
-{
-    if (machine_next_deadline(m) != before && m->config.deadline_changed)
-        m->config.deadline_changed(m->config.intr_ctx, machine_next_deadline(m));
-}
-
 void machine_timer_set(struct machine *m, struct vm_timer *t, uint64_t deadline_ns)
 {
-    uint64_t before = machine_next_deadline(m);
     struct vm_timer **p = &m->timers;
 
     if (t->armed)
@@ -79,28 +72,21 @@ void machine_timer_set(struct machine *m, struct vm_timer *t, uint64_t deadline_
     t->armed = true;
     t->next = *p;
     *p = t;
-    report_deadline(m, before);
 }
 
 void machine_timer_cancel(struct machine *m, struct vm_timer *t)
 {
-    uint64_t before = machine_next_deadline(m);
-
-    if (!t->armed)
-        return;
-    unlink_timer(m, t);
-    report_deadline(m, before);
+    if (t->armed)
+        unlink_timer(m, t);
 }
 
 void machine_run_timers(struct machine *m)
 {
     uint64_t now = machine_now_ns(m);
-    uint64_t before = machine_next_deadline(m);
 
     while (m->timers && m->timers->deadline_ns <= now) {
         struct vm_timer *t = m->timers;
         unlink_timer(m, t);
         t->fn(t->ctx);
     }
-    report_deadline(m, before);
 }

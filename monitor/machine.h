@@ -65,7 +65,7 @@ void machine_clock_continue(struct machine *m);
 void vm_timer_init(struct vm_timer *t, void (*fn)(void *), void *ctx);
 void machine_timer_set(struct machine *m, struct vm_timer *t, uint64_t deadline_ns);
 void machine_timer_cancel(struct machine *m, struct vm_timer *t);
-/** Earliest deadline, UINT64_MAX without one. */
+/** Earliest deadline, UINT64_MAX without one. Any port or device access may bring it forward. */
 uint64_t machine_next_deadline(const struct machine *m);
 /** Run what is due. Timer functions may set timers. */
 void machine_run_timers(struct machine *m);
@@ -108,8 +108,6 @@ struct machine_config {
     void (*intr_changed)(void *ctx, bool level);
     /** A20 gate changed (port 92h, 8042). */
     void (*a20_changed)(void *ctx, bool enabled);
-    /** The earliest timer deadline changed: arm the host's timer anew. May be NULL. ctx: intr_ctx. */
-    void (*deadline_changed)(void *ctx, uint64_t deadline_ns);
 };
 
 struct machine *machine_new(const struct machine_config *config); /* NULL: no memory */

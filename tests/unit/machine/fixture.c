@@ -38,13 +38,6 @@ static void a20_changed(void *ctx, bool enabled)
     f->a20_changes++;
 }
 
-static void deadline_changed(void *ctx, uint64_t deadline_ns)
-{
-    struct fixture *f = ctx;
-    (void)deadline_ns;
-    f->deadline_changes++;
-}
-
 static void serial_write(void *ctx, const uint8_t *data, size_t len)
 {
     struct fixture *f = ctx;
@@ -84,7 +77,6 @@ int fixture_setup(void **state)
         .intr_ctx = f,
         .intr_changed = intr_changed,
         .a20_changed = a20_changed,
-        .deadline_changed = deadline_changed,
     };
     f->m = machine_new(&c);
     f->a20_changes = 0;

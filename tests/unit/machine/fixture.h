@@ -26,7 +26,7 @@ struct fixture {
     uint64_t now_ns;
     uint8_t *mem; /* MEM_BYTES */
     bool intr, a20;
-    unsigned intr_changes, a20_changes, deadline_changes;
+    unsigned intr_changes, a20_changes;
     uint8_t out[4096], in[4096];
     size_t out_len, in_len, in_at;
 };
