@@ -2,8 +2,9 @@
  * The comparer: what the host did against what the translator did, less what the
  * manual leaves undefined. Left out are FOP and the x87 instruction and data pointers
  * (processors differ and newer ones stopped keeping the selectors), RF (a fault's saved
- * image has it set), the I bit of page-fault codes (the host has NX on) and flags that
- * the generator found undefined at the place where the case ended.
+ * image has it set), the I bit of page-fault codes (the host has NX on), flags that the
+ * generator found undefined at the place where the case ended, and how far PUSHA, POPA
+ * and ENTER came before they faulted (hardware leaves part of their work done).
  *
  * Ref: Intel SDM vol. 1, app. A "EFLAGS Cross-Reference"; vol. 1, ch. 8 "x87 FPU
  * Instruction and Operand (Data) Pointers".
@@ -78,16 +79,44 @@ static void compare_fpu(struct report *rep, const uint8_t *want, const uint8_t *
     }
 }
 
-static bool is_masked(const struct diff_case *c, uint32_t va)
+/* What a faulting multi-access instruction may have done already. */
+struct partial {
+    bool registers;         /* POPA: all but ESP                       */
+    uint32_t va, len;       /* PUSHA, ENTER: stack below ESP           */
+};
+
+static struct partial partial_work(const struct diff_case *c, const struct diff_result *r)
 {
+    uint32_t ofs = r->state.eip - c->code_va, esp = r->state.gpr[ESP];
+    struct partial none = { 0 };
+
+    if (r->vector < EXC_SS || r->vector > EXC_PF)
+        return none;
+    while (ofs < c->code_len && (c->code[ofs] == 0x66 || c->code[ofs] == 0x67 || (c->code[ofs] & 0xe7) == 0x26 ||
+                                 (c->code[ofs] & 0xfe) == 0x64 || (c->code[ofs] & 0xfe) == 0xf2))
+        ofs++;
+    if (ofs >= c->code_len)
+        return none;
+    switch (c->code[ofs]) {
+    case 0x60: return (struct partial){ .va = esp - 32, .len = 32 };
+    case 0x61: return (struct partial){ .registers = true };
+    case 0xc8: return (struct partial){ .va = esp - 132, .len = 132 };
+    default: return none;
+    }
+}
+
+static bool is_masked(const struct diff_case *c, const struct partial *partial, uint32_t va)
+{
+    if (va - partial->va < partial->len)
+        return true;
     for (unsigned i = 0; i < c->nmasks; i++)
         if (va - c->masks[i].va < c->masks[i].len)
             return true;
     return false;
 }
 
-static void compare_memory(struct report *rep, const struct diff_case *c, const struct diff_result *want,
-                           const struct diff_result *got)
+static void compare_memory(struct report *rep, const struct diff_case *c, const struct partial *partial,
+                           const struct diff_result *want, const struct diff_result *got)
 {
     unsigned shown = 0;
 
@@ -97,7 +126,7 @@ static void compare_memory(struct report *rep, const struct diff_case *c, const 
         for (uint32_t o = 0; o < CASE_PAGE; o++) {
             uint32_t va = case_page_va[p] + o;
 
-            if (want->mem[p][o] == got->mem[p][o] || is_masked(c, va))
+            if (want->mem[p][o] == got->mem[p][o] || is_masked(c, partial, va))
                 continue;
             rep->count++;
             if (rep->print && shown++ < 16)
@@ -131,12 +160,13 @@ unsigned compare_results(const struct diff_case *c, const struct diff_result *wa
     struct report rep = { .print = print };
     const struct diff_state *w = &want->state, *g = &got->state;
     uint32_t flags = FLAGS_COMPARED & ~undefined_at(c, w->eip);
+    struct partial partial = partial_work(c, want);
 
     compare_end(&rep, want, got);
     if (w->eip != g->eip)
         differ(&rep, "eip", w->eip, g->eip);
     for (int i = 0; i < 8; i++)
-        if (w->gpr[i] != g->gpr[i])
+        if (w->gpr[i] != g->gpr[i] && !(partial.registers && i != ESP))
             differ(&rep, gpr_names[i], w->gpr[i], g->gpr[i]);
     if ((w->eflags ^ g->eflags) & flags)
         differ(&rep, "eflags", w->eflags & flags, g->eflags & flags);
@@ -144,7 +174,7 @@ unsigned compare_results(const struct diff_case *c, const struct diff_result *wa
         if (w->sel[i] != g->sel[i])
             differ(&rep, seg_names[i], w->sel[i], g->sel[i]);
     compare_fpu(&rep, w->fx, g->fx);
-    compare_memory(&rep, c, want, got);
+    compare_memory(&rep, c, &partial, want, got);
     return rep.count;
 }
 

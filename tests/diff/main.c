@@ -12,7 +12,6 @@
  * side; another runs the engine, so that a crash there costs one case and is reported
  * like any other difference.
  */
-#define _GNU_SOURCE
 #include <errno.h>
 #include <getopt.h>
 #include <signal.h>

@@ -12,7 +12,6 @@
  * Ref: modify_ldt(2), sigreturn(2); Intel SDM vol. 3A, ch. 3 "Protected-Mode Memory
  * Management".
  */
-#define _GNU_SOURCE
 #include <asm/ldt.h>
 #include <errno.h>
 #include <signal.h>
@@ -136,8 +135,9 @@ static void on_signal(int sig, siginfo_t *info, void *context)
     ucontext_t *uc = context;
 
     (void)info;
-    /* Linux clears DF for a handler but leaves AC: a misaligned access would fault. */
-    __asm__ volatile("pushfq\n\tandl $~0x40000, (%%rsp)\n\tpopfq" ::: "memory", "cc");
+    /* Linux clears DF for a handler but leaves AC, with which misaligned accesses would fault, and
+     * sigreturn takes ID and NT from here and not from the frame. */
+    __asm__ volatile("pushfq\n\tandl %0, (%%rsp)\n\tpopfq" : : "i"(~(EFL_AC | EFL_ID | EFL_NT)) : "memory", "cc");
     if (sig == SIGALRM && (oracle.phase != PHASE_RUNNING || oracle.ticks++ < 2))
         return;
     if (oracle.phase == PHASE_START && sig == SIGILL)

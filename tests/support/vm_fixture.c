@@ -11,7 +11,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "bt/bt_internal.h"
+#include "bt/bt.h"
 #include "platform/hosted/hosted.h"
 #include "tests/support/vm_fixture.h"
 
@@ -235,7 +235,7 @@ struct vm_fixture *vm_fixture_new(const struct vm_fixture_options *options)
     if (!fx->vm)
         goto out_ram;
     fx->cpu = fx->vm->cpu;
-    hosted_attach(fx->cpu, (uintptr_t)fx->cpu->bt->stubs->host_signal);
+    hosted_attach(fx->cpu, bt_signal_stub(fx->cpu->bt));
     make_page_tables(fx);
     make_kernel(fx);
     set_system_registers(fx);
@@ -266,6 +266,7 @@ enum vm_fixture_end vm_fixture_run(struct vm_fixture *fx, struct vm_fixture_fram
     uint32_t words[FRAME_BYTES / 4];
 
     vm_run(fx->vm, &exit);
+    vcpu_fpu_park(fx->cpu); /* before any code here uses vector registers */
     machine_clear_stop(fx->vm->machine);
     if (exit.why != STOP_DEBUG_EXIT || exit.unsupported) {
         snprintf(text, size, "stop reason %d at EIP 0x%x: %s", exit.why, fx->cpu->eip, exit.text);
