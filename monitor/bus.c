@@ -34,8 +34,7 @@ int machine_claim_ports(struct machine *m, uint16_t port, unsigned count, const 
     if (b->port_count + 1 >= BUS_PORT_CLAIMS)
         return -MACHINE_ENOSPC;
     uint32_t index = ++b->port_count;
-    b->port[index] =
-        (struct bus_claim){ .first = port, .last = port + count - 1u, .ops = ops, .dev = dev };
+    b->port[index] = (struct bus_claim){ .first = port, .last = port + count - 1u, .ops = ops, .dev = dev };
     for (unsigned i = 0; i < count; i++)
         b->port_index[port + i] = (uint8_t)index;
     return 0;

@@ -7,12 +7,12 @@
 
 #include "monitor/dev/devices.h"
 
-#define BUS_PORT_COUNT     65536u
-#define BUS_PORT_CLAIMS    96u  /* index 0 means unclaimed; fits a byte */
-#define BUS_MEM_CLAIMS     16u
-#define MACHINE_DEVICES    24u
-#define MACHINE_ARENA      (512u * 1024u)
-#define ISA_LINES          16u
+#define BUS_PORT_COUNT  65536u
+#define BUS_PORT_CLAIMS 96u /* index 0 means unclaimed; fits a byte */
+#define BUS_MEM_CLAIMS  16u
+#define MACHINE_DEVICES 24u
+#define MACHINE_ARENA   (512u * 1024u)
+#define ISA_LINES       16u
 
 /** One range of one device. */
 struct bus_claim {

@@ -162,7 +162,8 @@ static bool create_devices(struct machine *m)
     const struct machine_config *c = &m->config;
 
     return (m->pic = pic_new(m)) && (m->pit = pit_new(m)) && rtc_new(m) && dma_new(m) && sysctl_new(m) &&
-           (m->i8042 = i8042_new(m)) && create_serial(m) && (m->vga = vga_new(m)) && (m->acpi = acpi_new(m)) &&
+           (m->i8042 = i8042_new(m)) && create_serial(m) && (m->vga = vga_new(m)) &&
+           (m->acpi = acpi_new(m)) &&
            (!c->debug_exit_size || debug_exit_new(m, c->debug_exit_port, c->debug_exit_size));
 }
 

@@ -18,30 +18,30 @@
 #include "monitor/dev/acpi/dsdt.h"
 #include "monitor/dev/devices.h"
 
-#define PORT_SMI_CMD 0xb2
-#define PORT_EVENT   0x600
-#define PORT_CONTROL 0x604
-#define PORT_TIMER   0x608
-#define SCI_LINE     9
-#define PM_TIMER_HZ  3579545u
+#define PORT_SMI_CMD    0xb2
+#define PORT_EVENT      0x600
+#define PORT_CONTROL    0x604
+#define PORT_TIMER      0x608
+#define SCI_LINE        9
+#define PM_TIMER_HZ     3579545u
 #define TIMER_TOP_SHIFT 31 /* a 32-bit counter: its top bit sets TMR_STS */
 
-#define SMI_ENABLE   0xa1
-#define SMI_DISABLE  0xa0
+#define SMI_ENABLE  0xa1
+#define SMI_DISABLE 0xa0
 
-#define PM1_TMR      0x0001
-#define PM1_GBL      0x0020
-#define PM1_PWRBTN   0x0100
-#define PM1_SLPBTN   0x0200
-#define PM1_RTC      0x0400
-#define PM1_WAK      0x8000
-#define PM1_STS_MASK (PM1_TMR | PM1_GBL | PM1_PWRBTN | PM1_SLPBTN | PM1_RTC | PM1_WAK)
-#define PM1_EN_MASK  (PM1_TMR | PM1_GBL | PM1_PWRBTN | PM1_SLPBTN | PM1_RTC)
-#define CNT_SCI_EN   0x0001
-#define CNT_WRITABLE 0x1c02 /* BM_RLD, SLP_TYP */
+#define PM1_TMR        0x0001
+#define PM1_GBL        0x0020
+#define PM1_PWRBTN     0x0100
+#define PM1_SLPBTN     0x0200
+#define PM1_RTC        0x0400
+#define PM1_WAK        0x8000
+#define PM1_STS_MASK   (PM1_TMR | PM1_GBL | PM1_PWRBTN | PM1_SLPBTN | PM1_RTC | PM1_WAK)
+#define PM1_EN_MASK    (PM1_TMR | PM1_GBL | PM1_PWRBTN | PM1_SLPBTN | PM1_RTC)
+#define CNT_SCI_EN     0x0001
+#define CNT_WRITABLE   0x1c02 /* BM_RLD, SLP_TYP */
 #define CNT_SLP_TYP(v) ((v) >> 10 & 7)
-#define CNT_SLP_EN   0x2000
-#define SLP_TYP_S5   5 /* as \_S5 in dsdt.asl says */
+#define CNT_SLP_EN     0x2000
+#define SLP_TYP_S5     5 /* as \_S5 in dsdt.asl says */
 
 /* where the tables lie: RAM that the memory map keeps from the guest */
 #define RSDP_PA 0xf0000u
@@ -237,17 +237,17 @@ static void put_gas(uint8_t *p, uint8_t bits, uint8_t access, uint16_t port)
 }
 
 /* FADT, revision 3: offsets and flags */
-#define FADT_BYTES       244
-#define FADT_LEGACY      0x0001 /* IA-PC boot flags: legacy devices, 8042 */
-#define FADT_8042        0x0002
-#define FADT_WBINVD      (1u << 0)
-#define FADT_PROC_C1     (1u << 2)
-#define FADT_SLP_BUTTON  (1u << 5) /* no fixed sleep button                 */
-#define FADT_FIX_RTC     (1u << 6) /* no RTC wake status in fixed registers */
-#define FADT_TMR_32      (1u << 8)
-#define FADT_RESET_REG   (1u << 10)
-#define RESET_PORT       0xcf9
-#define RESET_VALUE      0x06
+#define FADT_BYTES      244
+#define FADT_LEGACY     0x0001 /* IA-PC boot flags: legacy devices, 8042 */
+#define FADT_8042       0x0002
+#define FADT_WBINVD     (1u << 0)
+#define FADT_PROC_C1    (1u << 2)
+#define FADT_SLP_BUTTON (1u << 5) /* no fixed sleep button                 */
+#define FADT_FIX_RTC    (1u << 6) /* no RTC wake status in fixed registers */
+#define FADT_TMR_32     (1u << 8)
+#define FADT_RESET_REG  (1u << 10)
+#define RESET_PORT      0xcf9
+#define RESET_VALUE     0x06
 
 static void place_fadt(struct acpi *a)
 {
@@ -270,7 +270,8 @@ static void place_fadt(struct acpi *a)
     put16(t + 98, 0xffff);
     t[108] = 0x32; /* CMOS index of the century */
     put16(t + 109, FADT_LEGACY | FADT_8042);
-    put32(t + 112, FADT_WBINVD | FADT_PROC_C1 | FADT_SLP_BUTTON | FADT_FIX_RTC | FADT_TMR_32 | FADT_RESET_REG);
+    put32(t + 112,
+          FADT_WBINVD | FADT_PROC_C1 | FADT_SLP_BUTTON | FADT_FIX_RTC | FADT_TMR_32 | FADT_RESET_REG);
     put_gas(t + 116, 8, 1, RESET_PORT);
     t[128] = RESET_VALUE;
     put32(t + 132, FACS_PA); /* X_FIRMWARE_CTRL, X_DSDT */
@@ -311,7 +312,9 @@ static void acpi_reset(void *dev)
     update_sci(a);
 }
 
-static const struct io_ops event_ops = { .name = "pm1-event", .read = event_read, .write = event_write, .wide = true };
+static const struct io_ops event_ops = {
+    .name = "pm1-event", .read = event_read, .write = event_write, .wide = true
+};
 static const struct io_ops control_ops = {
     .name = "pm1-control", .read = control_read, .write = control_write, .wide = true
 };

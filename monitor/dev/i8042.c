@@ -26,11 +26,11 @@
 #define MOUSE_IRQ    12
 
 /* status register */
-#define ST_OUTPUT    0x01
-#define ST_SYSTEM    0x04
-#define ST_COMMAND   0x08 /* the last write went to port 64h */
-#define ST_UNLOCKED  0x10
-#define ST_AUX       0x20 /* the byte comes from the mouse   */
+#define ST_OUTPUT   0x01
+#define ST_SYSTEM   0x04
+#define ST_COMMAND  0x08 /* the last write went to port 64h */
+#define ST_UNLOCKED 0x10
+#define ST_AUX      0x20 /* the byte comes from the mouse   */
 /* command byte */
 #define CB_KEY_IRQ   0x01
 #define CB_AUX_IRQ   0x02
@@ -40,26 +40,29 @@
 #define CB_TRANSLATE 0x40
 #define CB_POWER_ON  (CB_KEY_IRQ | CB_SYSTEM | CB_AUX_OFF | CB_TRANSLATE)
 /* output port */
-#define OP_NO_RESET  0x01
-#define OP_A20       0x02
-#define OP_KEY_FULL  0x10
-#define OP_AUX_FULL  0x20
-#define OP_LINES     0xc0
+#define OP_NO_RESET 0x01
+#define OP_A20      0x02
+#define OP_KEY_FULL 0x10
+#define OP_AUX_FULL 0x20
+#define OP_LINES    0xc0
 
+/* clang-format off */
 enum controller_command {
     CC_READ_RAM = 0x20, CC_WRITE_RAM = 0x60, CC_AUX_OFF = 0xa7, CC_AUX_ON = 0xa8, CC_AUX_TEST = 0xa9,
     CC_SELF_TEST = 0xaa, CC_KEY_TEST = 0xab, CC_KEY_OFF = 0xad, CC_KEY_ON = 0xae, CC_READ_INPUT = 0xc0,
     CC_READ_OUTPUT = 0xd0, CC_WRITE_OUTPUT = 0xd1, CC_WRITE_KEY_BUF = 0xd2, CC_WRITE_AUX_BUF = 0xd3,
     CC_WRITE_AUX = 0xd4, CC_A20_OFF = 0xdd, CC_A20_ON = 0xdf, CC_PULSE = 0xf0,
 };
-#define SELF_TEST_OK  0x55
-#define LINE_TEST_OK  0x00
-#define INPUT_PORT    0x80 /* keyboard not inhibited */
+/* clang-format on */
+#define SELF_TEST_OK 0x55
+#define LINE_TEST_OK 0x00
+#define INPUT_PORT   0x80 /* keyboard not inhibited */
 
 /* bytes of both devices */
-#define DEV_ACK       0xfa
-#define DEV_RESEND    0xfe
-#define DEV_TEST_OK   0xaa
+#define DEV_ACK     0xfa
+#define DEV_RESEND  0xfe
+#define DEV_TEST_OK 0xaa
+/* clang-format off */
 enum device_command {
     KEY_LEDS = 0xed, KEY_ECHO = 0xee, KEY_SCAN_SET = 0xf0, DEV_IDENTIFY = 0xf2, DEV_RATE = 0xf3,
     DEV_ENABLE = 0xf4, DEV_DISABLE = 0xf5, DEV_DEFAULTS = 0xf6, KEY_SET3_FIRST = 0xf7,
@@ -67,15 +70,16 @@ enum device_command {
     MOUSE_SCALE_1 = 0xe6, MOUSE_SCALE_2 = 0xe7, MOUSE_RESOLUTION = 0xe8, MOUSE_STATUS = 0xe9,
     MOUSE_STREAM = 0xea, MOUSE_READ = 0xeb, MOUSE_WRAP_OFF = 0xec, MOUSE_WRAP = 0xee, MOUSE_REMOTE = 0xf0,
 };
-#define KEYBOARD_ID_1 0xab
-#define KEYBOARD_ID_2 0x83
-#define MOUSE_ID      0x00
-#define MOUSE_RATE_DEFAULT 100
+/* clang-format on */
+#define KEYBOARD_ID_1            0xab
+#define KEYBOARD_ID_2            0x83
+#define MOUSE_ID                 0x00
+#define MOUSE_RATE_DEFAULT       100
 #define MOUSE_RESOLUTION_DEFAULT 2
-#define MOUSE_ST_REMOTE  0x40
-#define MOUSE_ST_ENABLED 0x20
-#define MOUSE_ST_SCALE_2 0x10
-#define BREAK_PREFIX  0xf0
+#define MOUSE_ST_REMOTE          0x40
+#define MOUSE_ST_ENABLED         0x20
+#define MOUSE_ST_SCALE_2         0x10
+#define BREAK_PREFIX             0xf0
 
 #define QUEUE_BYTES 64u /* a power of two */
 
@@ -86,15 +90,15 @@ struct byte_queue {
 
 struct i8042_state {
     struct byte_queue answers, keys, mouse;
-    uint8_t out;            /* output buffer                                       */
+    uint8_t out; /* output buffer                                       */
     uint8_t out_full, out_is_aux;
-    uint8_t answer_is_aux;  /* the queued answers stand for mouse bytes (D3)       */
+    uint8_t answer_is_aux; /* the queued answers stand for mouse bytes (D3)       */
     uint8_t command_byte, ram[32];
     uint8_t last_was_command;
-    uint8_t wants_data;     /* controller command that waits for its byte, or 0    */
-    uint8_t in_break;       /* a break prefix was swallowed by the translation     */
+    uint8_t wants_data; /* controller command that waits for its byte, or 0    */
+    uint8_t in_break;   /* a break prefix was swallowed by the translation     */
     /* keyboard */
-    uint8_t key_command;    /* waits for its argument, or 0                        */
+    uint8_t key_command; /* waits for its argument, or 0                        */
     uint8_t key_enabled, key_scan_set, key_leds, key_rate, key_last;
     /* mouse */
     uint8_t mouse_command, mouse_enabled, mouse_remote, mouse_wrap, mouse_scale, mouse_resolution;
@@ -318,8 +322,9 @@ static void mouse_send_status(struct i8042 *k)
 {
     const struct i8042_state *s = &k->s;
 
-    mouse_send(k, (uint8_t)((s->mouse_remote ? MOUSE_ST_REMOTE : 0) | (s->mouse_enabled ? MOUSE_ST_ENABLED : 0) |
-                            (s->mouse_scale ? MOUSE_ST_SCALE_2 : 0)));
+    mouse_send(k,
+               (uint8_t)((s->mouse_remote ? MOUSE_ST_REMOTE : 0) | (s->mouse_enabled ? MOUSE_ST_ENABLED : 0) |
+                         (s->mouse_scale ? MOUSE_ST_SCALE_2 : 0)));
     mouse_send(k, s->mouse_resolution);
     mouse_send(k, s->mouse_rate);
 }

@@ -17,10 +17,12 @@
 #define PAGE_COUNT 15
 #define PORT_DMA2  0xc0
 
+/* clang-format off */
 enum dma_reg {
     REG_STATUS_COMMAND = 8, REG_REQUEST, REG_MASK_ONE, REG_MODE, REG_CLEAR_POINTER,
     REG_MASTER_CLEAR, REG_CLEAR_MASK, REG_MASK_ALL,
 };
+/* clang-format on */
 
 struct dma_chip_state {
     uint16_t value[8]; /* address and count of each channel, in port order */

@@ -33,39 +33,39 @@
 #define CW_CHANNEL(v) ((v) >> 6)
 #define CW_READ_BACK  3
 /* read-back command: low-active latches, channels in bits 1..3 */
-#define RB_NO_COUNT   0x20
-#define RB_NO_STATUS  0x10
+#define RB_NO_COUNT  0x20
+#define RB_NO_STATUS 0x10
 /* status byte */
-#define STATUS_OUT    0x80
-#define STATUS_NULL   0x40
+#define STATUS_OUT  0x80
+#define STATUS_NULL 0x40
 /* port B */
-#define PB_GATE2      0x01
-#define PB_WRITABLE   0x0f
-#define PB_REFRESH    0x10 /* toggles with each DRAM refresh */
-#define PB_OUT2       0x20
-#define REFRESH_NS    15085
+#define PB_GATE2    0x01
+#define PB_WRITABLE 0x0f
+#define PB_REFRESH  0x10 /* toggles with each DRAM refresh */
+#define PB_OUT2     0x20
+#define REFRESH_NS  15085
 
 enum access { ACCESS_LATCH, ACCESS_LOW, ACCESS_HIGH, ACCESS_BOTH };
 enum mode { MODE_TERMINAL, MODE_ONE_SHOT, MODE_RATE, MODE_SQUARE, MODE_STROBE, MODE_HW_STROBE };
 
 struct pit_channel_state {
-    uint64_t start_tick;   /* when the count in use was loaded                            */
-    uint64_t ran_ticks;    /* clocks counted before start_tick (gate pauses, mode 0 and 4) */
-    uint32_t count;        /* in use: 1..65536, 0 when none was written since the mode      */
-    uint32_t next_count;   /* takes over at the period's end (2, 3) or trigger (1, 5); or 0 */
+    uint64_t start_tick; /* when the count in use was loaded                            */
+    uint64_t ran_ticks;  /* clocks counted before start_tick (gate pauses, mode 0 and 4) */
+    uint32_t count;      /* in use: 1..65536, 0 when none was written since the mode      */
+    uint32_t next_count; /* takes over at the period's end (2, 3) or trigger (1, 5); or 0 */
     uint16_t latched;
     uint8_t latched_bytes; /* bytes of `latched` still to be read                          */
     uint8_t status, status_latched;
     uint8_t mode, access, bcd, gate;
-    uint8_t running;       /* the clock counts: loaded, gated on, triggered where needed    */
+    uint8_t running; /* the clock counts: loaded, gated on, triggered where needed    */
     uint8_t write_low, write_has_low;
-    uint8_t read_high;     /* next unlatched read gives the high byte                      */
+    uint8_t read_high; /* next unlatched read gives the high byte                      */
 };
 
 struct pit_state {
     struct pit_channel_state ch[3];
-    uint64_t next_edge;    /* channel 0: tick of OUT's next rise, UINT64_MAX for none       */
-    uint64_t owed;         /* edges of IRQ 0 that the guest has not seen                   */
+    uint64_t next_edge; /* channel 0: tick of OUT's next rise, UINT64_MAX for none       */
+    uint64_t owed;      /* edges of IRQ 0 that the guest has not seen                   */
     uint8_t port_b;
 };
 
@@ -341,8 +341,9 @@ static void latch_status(struct pit_channel_state *c, uint64_t now)
 {
     if (c->status_latched)
         return;
-    c->status = (uint8_t)((out_level(c, now) ? STATUS_OUT : 0) | (c->count && !c->next_count ? 0 : STATUS_NULL) |
-                          c->access << 4 | c->mode << 1 | c->bcd);
+    c->status =
+        (uint8_t)((out_level(c, now) ? STATUS_OUT : 0) | (c->count && !c->next_count ? 0 : STATUS_NULL) |
+                  c->access << 4 | c->mode << 1 | c->bcd);
     c->status_latched = 1;
 }
 

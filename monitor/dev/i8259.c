@@ -21,26 +21,28 @@
 #define PORT_ELCR   0x4d0
 
 /* ICW1, written to A0 = 0 with bit 4 set */
-#define ICW1_IC4   0x01 /* ICW4 follows          */
-#define ICW1_SNGL  0x02 /* no cascade, no ICW3   */
-#define ICW1_LTIM  0x08 /* all lines are levels  */
+#define ICW1_IC4    0x01 /* ICW4 follows          */
+#define ICW1_SNGL   0x02 /* no cascade, no ICW3   */
+#define ICW1_LTIM   0x08 /* all lines are levels  */
 #define ICW1_SELECT 0x10
 /* ICW4 */
-#define ICW4_AEOI  0x02
-#define ICW4_SFNM  0x10
+#define ICW4_AEOI 0x02
+#define ICW4_SFNM 0x10
 /* OCW2: R, SL, EOI in bits 7..5, level in 2..0 */
 #define OCW2_COMMAND(v) ((v) >> 5)
+/* clang-format off */
 enum ocw2 {
     OCW2_ROTATE_AEOI_CLEAR, OCW2_EOI, OCW2_NOP, OCW2_EOI_LEVEL,
     OCW2_ROTATE_AEOI_SET, OCW2_ROTATE_EOI, OCW2_SET_PRIORITY, OCW2_ROTATE_EOI_LEVEL,
 };
+/* clang-format on */
 /* OCW3, bit 3 set */
-#define OCW3_RIS   0x01 /* read ISR, not IRR     */
-#define OCW3_RR    0x02 /* bit 0 is valid        */
-#define OCW3_POLL  0x04
+#define OCW3_RIS    0x01 /* read ISR, not IRR     */
+#define OCW3_RR     0x02 /* bit 0 is valid        */
+#define OCW3_POLL   0x04
 #define OCW3_SELECT 0x08
-#define OCW3_SMM   0x20
-#define OCW3_ESMM  0x40 /* bit 5 is valid        */
+#define OCW3_SMM    0x20
+#define OCW3_ESMM   0x40 /* bit 5 is valid        */
 
 #define CASCADE_LEVEL  2
 #define SPURIOUS_LEVEL 7
@@ -234,10 +236,10 @@ static void end_interrupt(struct pic_chip_state *c, uint8_t ocw2)
         c->top = (level + 1) & 7;
         break;
     case OCW2_EOI_LEVEL:
-        c->isr &= (uint8_t)~(1u << level);
+        c->isr &= (uint8_t) ~(1u << level);
         break;
     case OCW2_ROTATE_EOI_LEVEL:
-        c->isr &= (uint8_t)~(1u << level);
+        c->isr &= (uint8_t) ~(1u << level);
         c->top = (level + 1) & 7;
         break;
     case OCW2_EOI:
@@ -245,7 +247,7 @@ static void end_interrupt(struct pic_chip_state *c, uint8_t ocw2)
         if (place == 8)
             break;
         level = (place + c->top) & 7;
-        c->isr &= (uint8_t)~(1u << level);
+        c->isr &= (uint8_t) ~(1u << level);
         if (OCW2_COMMAND(ocw2) == OCW2_ROTATE_EOI)
             c->top = (level + 1) & 7;
         break;

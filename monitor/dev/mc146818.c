@@ -20,43 +20,45 @@
 #define PORT_DATA  0x71
 #define RTC_IRQ    8
 
+/* clang-format off */
 enum rtc_reg {
     REG_SEC, REG_SEC_ALARM, REG_MIN, REG_MIN_ALARM, REG_HOUR, REG_HOUR_ALARM, REG_WEEKDAY, REG_DAY,
     REG_MONTH, REG_YEAR, REG_A, REG_B, REG_C, REG_D,
     REG_EQUIPMENT = 0x14, REG_BASE_LOW = 0x15, REG_EXT_LOW = 0x17, REG_SUM_HIGH = 0x2e, REG_SUM_LOW = 0x2f,
     REG_EXT2_LOW = 0x30, REG_CENTURY = 0x32, REG_HIGH_LOW = 0x34,
 };
+/* clang-format on */
 
 /* register A */
-#define A_UIP        0x80
-#define A_DIVIDER    0x70
-#define A_DIV_RESET  0x60 /* 11x holds the divider chain */
-#define A_RATE       0x0f
-#define A_POWER_ON   0x26 /* 32,768 Hz, 1,024 Hz rate    */
+#define A_UIP       0x80
+#define A_DIVIDER   0x70
+#define A_DIV_RESET 0x60 /* 11x holds the divider chain */
+#define A_RATE      0x0f
+#define A_POWER_ON  0x26 /* 32,768 Hz, 1,024 Hz rate    */
 /* register B */
-#define B_SET        0x80
-#define B_PIE        0x40
-#define B_AIE        0x20
-#define B_UIE        0x10
-#define B_BINARY     0x04
-#define B_24H        0x02
+#define B_SET    0x80
+#define B_PIE    0x40
+#define B_AIE    0x20
+#define B_UIE    0x10
+#define B_BINARY 0x04
+#define B_24H    0x02
 /* register C; PF, AF and UF stand where their enables stand in B */
-#define C_IRQF       0x80
-#define C_FLAGS      0x70
-#define D_VALID      0x80
-#define HOUR_PM      0x80
-#define ALARM_ANY    0xc0 /* alarm bytes C0..FF match everything */
+#define C_IRQF    0x80
+#define C_FLAGS   0x70
+#define D_VALID   0x80
+#define HOUR_PM   0x80
+#define ALARM_ANY 0xc0 /* alarm bytes C0..FF match everything */
 
 #define EQUIPMENT_FPU_MOUSE 0x06
-#define RTC_HZ       32768u
-#define UIP_NS       2228000u /* 244 us of warning and 1,984 us of update before the second turns */
-#define SECS_PER_DAY 86400
+#define RTC_HZ              32768u
+#define UIP_NS              2228000u /* 244 us of warning and 1,984 us of update before the second turns */
+#define SECS_PER_DAY        86400
 
 struct rtc_state {
-    int64_t base_secs;  /* seconds since 1970 at base_ns                       */
+    int64_t base_secs; /* seconds since 1970 at base_ns                       */
     uint64_t base_ns;
-    uint64_t flags_ns;  /* VM time up to which register C is known             */
-    uint8_t ram[128];   /* clock registers are valid here only while held      */
+    uint64_t flags_ns; /* VM time up to which register C is known             */
+    uint8_t ram[128];  /* clock registers are valid here only while held      */
     uint8_t index, nmi_masked;
 };
 
@@ -443,7 +445,7 @@ static void rtc_reset(void *dev)
     struct rtc *r = dev;
     uint64_t now = machine_now_ns(r->m);
 
-    r->s.ram[REG_B] &= (uint8_t)~(B_PIE | B_AIE | B_UIE);
+    r->s.ram[REG_B] &= (uint8_t) ~(B_PIE | B_AIE | B_UIE);
     r->s.ram[REG_C] = 0;
     r->s.index = 0;
     r->s.nmi_masked = 0;

@@ -112,17 +112,22 @@ static void sysctl_reset(void *dev)
     memset(&c->s, 0, sizeof c->s);
 }
 
-static const struct io_ops diagnostic_ops = { .name = "port80", .read = diagnostic_read, .write = diagnostic_write };
+static const struct io_ops diagnostic_ops = { .name = "port80",
+                                              .read = diagnostic_read,
+                                              .write = diagnostic_write };
 static const struct io_ops port_a_ops = { .name = "port92", .read = port_a_read, .write = port_a_write };
 static const struct io_ops fpu_ops = { .name = "fpu-error", .write = fpu_write };
-static const struct io_ops pci_ops = { .name = "pci-config", .read = pci_read, .write = pci_write, .wide = true };
+static const struct io_ops pci_ops = {
+    .name = "pci-config", .read = pci_read, .write = pci_write, .wide = true
+};
 
 struct sysctl *sysctl_new(struct machine *m)
 {
     struct sysctl *c = machine_alloc(m, sizeof *c);
 
     if (!c || machine_claim_ports(m, PORT_DIAGNOSTIC, 1, &diagnostic_ops, c) ||
-        machine_claim_ports(m, PORT_A, 1, &port_a_ops, c) || machine_claim_ports(m, PORT_FPU, 2, &fpu_ops, c) ||
+        machine_claim_ports(m, PORT_A, 1, &port_a_ops, c) ||
+        machine_claim_ports(m, PORT_FPU, 2, &fpu_ops, c) ||
         machine_claim_ports(m, PORT_PCI, 4, &pci_ops, c) ||
         device_register(m, "sysctl", sysctl_reset, c, &c->s, sizeof c->s))
         return NULL;

@@ -23,55 +23,55 @@
 
 enum uart_reg { REG_DATA, REG_IER, REG_IIR_FCR, REG_LCR, REG_MCR, REG_LSR, REG_MSR, REG_SCR };
 
-#define IER_RDA   0x01
-#define IER_THRE  0x02
-#define IER_RLS   0x04
-#define IER_MSI   0x08
-#define IER_MASK  0x0f
-#define IIR_MSI   0x00
-#define IIR_NONE  0x01
-#define IIR_THRE  0x02
-#define IIR_RDA   0x04
-#define IIR_RLS   0x06
-#define IIR_CTI   0x0c
-#define IIR_FIFO  0xc0
-#define FCR_ENABLE    0x01
-#define FCR_RX_RESET  0x02
+#define IER_RDA        0x01
+#define IER_THRE       0x02
+#define IER_RLS        0x04
+#define IER_MSI        0x08
+#define IER_MASK       0x0f
+#define IIR_MSI        0x00
+#define IIR_NONE       0x01
+#define IIR_THRE       0x02
+#define IIR_RDA        0x04
+#define IIR_RLS        0x06
+#define IIR_CTI        0x0c
+#define IIR_FIFO       0xc0
+#define FCR_ENABLE     0x01
+#define FCR_RX_RESET   0x02
 #define FCR_TRIGGER(v) ((v) >> 6)
-#define LCR_DLAB  0x80
-#define LCR_BREAK 0x40
-#define MCR_DTR   0x01
-#define MCR_RTS   0x02
-#define MCR_OUT1  0x04
-#define MCR_OUT2  0x08
-#define MCR_LOOP  0x10
-#define MCR_MASK  0x1f
-#define LSR_DR    0x01
-#define LSR_OE    0x02
-#define LSR_BI    0x10
-#define LSR_ERRORS 0x1e
-#define LSR_THRE  0x20
-#define LSR_TEMT  0x40
-#define MSR_DCTS  0x01
-#define MSR_DDSR  0x02
-#define MSR_TERI  0x04
-#define MSR_DDCD  0x08
-#define MSR_CTS   0x10
-#define MSR_DSR   0x20
-#define MSR_RI    0x40
-#define MSR_DCD   0x80
-#define MSR_LINES 0xf0
+#define LCR_DLAB       0x80
+#define LCR_BREAK      0x40
+#define MCR_DTR        0x01
+#define MCR_RTS        0x02
+#define MCR_OUT1       0x04
+#define MCR_OUT2       0x08
+#define MCR_LOOP       0x10
+#define MCR_MASK       0x1f
+#define LSR_DR         0x01
+#define LSR_OE         0x02
+#define LSR_BI         0x10
+#define LSR_ERRORS     0x1e
+#define LSR_THRE       0x20
+#define LSR_TEMT       0x40
+#define MSR_DCTS       0x01
+#define MSR_DDSR       0x02
+#define MSR_TERI       0x04
+#define MSR_DDCD       0x08
+#define MSR_CTS        0x10
+#define MSR_DSR        0x20
+#define MSR_RI         0x40
+#define MSR_DCD        0x80
+#define MSR_LINES      0xf0
 
-#define UART_HZ      115200u     /* 1.8432 MHz / 16                        */
-#define CHAR_BITS    10u
-#define TIMEOUT_CHARS 4u
+#define UART_HZ        115200u /* 1.8432 MHz / 16                        */
+#define CHAR_BITS      10u
+#define TIMEOUT_CHARS  4u
 #define TIMEOUT_MAX_NS 10000000u /* an unset divisor must not park input    */
 
 struct uart_state {
     uint8_t fifo[FIFO_BYTES];
     uint8_t fifo_head, fifo_count;
     uint8_t ier, lcr, mcr, msr, scr, fcr;
-    uint8_t lsr_errors;     /* LSR_ERRORS bits, cleared by reading LSR */
+    uint8_t lsr_errors; /* LSR_ERRORS bits, cleared by reading LSR */
     uint8_t thre_pending, timeout_pending;
     uint16_t divisor;
 };
@@ -242,8 +242,7 @@ static void write_mcr(struct uart *u, uint8_t value)
     u->s.mcr = value & MCR_MASK;
     uint8_t lines = modem_lines(u), old = u->s.msr & MSR_LINES, changed = lines ^ old;
     uint8_t deltas = (uint8_t)((changed & MSR_CTS ? MSR_DCTS : 0) | (changed & MSR_DSR ? MSR_DDSR : 0) |
-                               (changed & old & MSR_RI ? MSR_TERI : 0) |
-                               (changed & MSR_DCD ? MSR_DDCD : 0));
+                               (changed & old & MSR_RI ? MSR_TERI : 0) | (changed & MSR_DCD ? MSR_DDCD : 0));
     u->s.msr = (uint8_t)(lines | (u->s.msr & ~MSR_LINES) | deltas);
     update_irq(u);
     if (was_loop && !(value & MCR_LOOP))

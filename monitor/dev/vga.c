@@ -25,32 +25,38 @@
 #define PORT_CRTC_COLOR 0x3d4
 #define PORT_STAT_COLOR 0x3da
 
+/* clang-format off */
 enum vga_port {
     P_ATTR = 0x3c0, P_ATTR_READ, P_MISC_STAT0, P_ENABLE, P_SEQ_INDEX, P_SEQ, P_DAC_MASK, P_DAC_READ,
     P_DAC_WRITE, P_DAC, P_FEATURE_READ, P_UNUSED, P_MISC_READ, P_UNUSED2, P_GC_INDEX, P_GC,
 };
+/* clang-format on */
 
-#define MISC_COLOR   0x01
-#define ATTR_SOURCE  0x20 /* index bit: the palette shows the screen */
-#define STAT0_SENSE  0x10
-#define STAT1_BLANK  0x01
-#define STAT1_VSYNC  0x08
+#define MISC_COLOR  0x01
+#define ATTR_SOURCE 0x20 /* index bit: the palette shows the screen */
+#define STAT0_SENSE 0x10
+#define STAT1_BLANK 0x01
+#define STAT1_VSYNC 0x08
 
 enum { SEQ_RESET, SEQ_CLOCKING, SEQ_MAP_MASK, SEQ_CHAR_MAP, SEQ_MEMORY, SEQ_COUNT };
 #define SEQ_MEM_PLANAR 0x04 /* 0: odd/even */
 #define SEQ_MEM_CHAIN4 0x08
 
+/* clang-format off */
 enum { GC_SET_RESET, GC_ENABLE_SR, GC_COMPARE, GC_ROTATE, GC_READ_MAP, GC_MODE, GC_MISC, GC_DONT_CARE,
        GC_BIT_MASK, GC_COUNT };
-#define GC_MODE_WRITE(v) ((v) & 3)
+/* clang-format on */
+#define GC_MODE_WRITE(v) ((v)&3)
 #define GC_MODE_READ1    0x08
 #define GC_MODE_ODD_EVEN 0x10
 #define GC_MISC_GRAPHICS 0x01
 #define GC_MISC_MAP(v)   ((v) >> 2 & 3)
 
+/* clang-format off */
 enum { CR_HDISP_END = 0x01, CR_OVERFLOW = 0x07, CR_MAX_SCAN = 0x09, CR_START_HIGH = 0x0c,
        CR_START_LOW = 0x0d, CR_VSYNC_END = 0x11, CR_VDISP_END = 0x12, CR_OFFSET = 0x13, CR_COUNT = 0x19 };
-#define CR_PROTECT  0x80 /* in CR_VSYNC_END: registers 0..7 are read-only, but for ... */
+/* clang-format on */
+#define CR_PROTECT       0x80 /* in CR_VSYNC_END: registers 0..7 are read-only, but for ... */
 #define CR7_LINE_COMPARE 0x10
 
 #define ATTR_COUNT 0x15
@@ -276,8 +282,7 @@ static void crtc_write_register(struct vga *v, uint8_t value)
         return;
     if (index <= CR_OVERFLOW && (v->s.crtc[CR_VSYNC_END] & CR_PROTECT)) {
         if (index == CR_OVERFLOW)
-            v->s.crtc[index] =
-                (uint8_t)((v->s.crtc[index] & ~CR7_LINE_COMPARE) | (value & CR7_LINE_COMPARE));
+            v->s.crtc[index] = (uint8_t)((v->s.crtc[index] & ~CR7_LINE_COMPARE) | (value & CR7_LINE_COMPARE));
         return;
     }
     v->s.crtc[index] = value;
@@ -462,8 +467,8 @@ size_t vga_text(const struct vga *v, char *buf, size_t size)
 {
     const uint8_t *cr = v->s.crtc;
     unsigned columns = cr[CR_HDISP_END] + 1u, pitch = cr[CR_OFFSET] * 2u;
-    unsigned lines = cr[CR_VDISP_END] + (cr[CR_OVERFLOW] & 0x02 ? 0x100u : 0) +
-                     (cr[CR_OVERFLOW] & 0x40 ? 0x200u : 0) + 1;
+    unsigned lines =
+        cr[CR_VDISP_END] + (cr[CR_OVERFLOW] & 0x02 ? 0x100u : 0) + (cr[CR_OVERFLOW] & 0x40 ? 0x200u : 0) + 1;
     unsigned rows = lines / ((cr[CR_MAX_SCAN] & 0x1fu) + 1);
     uint32_t start = (uint32_t)cr[CR_START_HIGH] << 8 | cr[CR_START_LOW];
     size_t len = 0;

@@ -15,11 +15,11 @@
 
 #include "monitor/machine.h"
 
-#define MEM_BYTES   0x100000u
-#define NS_PER_MS   1000000ull
-#define NS_PER_S    1000000000ull
-#define EPOCH       951782399 /* 2000-02-28 23:59:59 UTC, a Monday */
-#define EXIT_PORT   0x501
+#define MEM_BYTES 0x100000u
+#define NS_PER_MS 1000000ull
+#define NS_PER_S  1000000000ull
+#define EPOCH     951782399 /* 2000-02-28 23:59:59 UTC, a Monday */
+#define EXIT_PORT 0x501
 
 struct fixture {
     struct machine *m;
