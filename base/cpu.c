@@ -9,64 +9,59 @@
 #include "base/vcpu_layout.h"
 #undef VCPU_OFFSET
 
-/* Base 0 and every offset valid, whatever the rights. */
-static bool is_whole(const struct segment *s)
+/*
+ * Flat means: present, writable data, expand-up, limit 4 GiB - 1 (and base 0). Transfers and
+ * segment loads recompute the mode each time, so each test is one comparison with zero and
+ * compiles to no branch.
+ */
+static uint32_t unlike(const struct segment *s, unsigned mask, unsigned want)
 {
-    return (s->attr & DESC_P) && s->limit == UINT32_MAX &&
-           !((s->attr & (DESC_CODE | DESC_DOWN)) == DESC_DOWN);
+    return ((s->attr ^ want) & mask) | ~s->limit;
 }
 
-static bool is_writable_data(const struct segment *s)
+static uint32_t unlike_flat_data(const struct segment *s)
 {
-    return (s->attr & (DESC_S | DESC_CODE | DESC_WRITE)) == (DESC_S | DESC_WRITE);
+    return unlike(s, DESC_P | DESC_S | DESC_CODE | DESC_DOWN | DESC_WRITE, DESC_P | DESC_S | DESC_WRITE);
 }
 
-static bool is_flat_data(const struct segment *s)
+static uint32_t mode_if(bool condition, uint32_t bit)
 {
-    return is_whole(s) && is_writable_data(s) && s->base == 0;
+    return condition ? bit : 0u;
+}
+
+static uint32_t segment_mode(const struct segment *s)
+{
+    uint32_t unlike_flat_code = unlike(&s[SEG_CS], DESC_P | DESC_READ, DESC_P | DESC_READ);
+    uint32_t mode = mode_if(s[SEG_CS].attr & DESC_DB, MODE_CODE32);
+
+    mode |= mode_if(s[SEG_SS].attr & DESC_DB, MODE_STACK32);
+    mode |= mode_if(!(unlike_flat_code | s[SEG_CS].base), MODE_CS_FLAT);
+    mode |= mode_if(!(unlike_flat_data(&s[SEG_DS]) | s[SEG_DS].base), MODE_DS_FLAT);
+    mode |= mode_if(!(unlike_flat_data(&s[SEG_ES]) | s[SEG_ES].base), MODE_ES_FLAT);
+    mode |= mode_if(!(unlike_flat_data(&s[SEG_SS]) | s[SEG_SS].base), MODE_SS_FLAT);
+    mode |= mode_if(!unlike_flat_data(&s[SEG_FS]), MODE_FS_BASED);
+    mode |= mode_if(!unlike_flat_data(&s[SEG_GS]), MODE_GS_BASED);
+    return mode;
+}
+
+static uint32_t system_mode(const struct vcpu *cpu)
+{
+    uint32_t mode = mode_if(cpu->cpl == 3, MODE_CPL3) | mode_if(cpu->cpl == 0, MODE_CPL0);
+
+    mode |= mode_if(cpu->cr0 & (CR0_TS | CR0_EM), MODE_FPU_NM);
+    mode |= mode_if(!(~cpu->cr0 & (CR0_TS | CR0_MP)), MODE_WAIT_NM);
+    mode |= mode_if((~cpu->cr4 & CR4_OSFXSR) | (cpu->cr0 & CR0_EM), MODE_SSE_UD);
+    mode |= mode_if(cpu->cr0 & CR0_PE, MODE_PROTECTED);
+    mode |= mode_if(cpu->eflags_sys & EFL_VM, MODE_VM86);
+    mode |= mode_if(cpu->eflags_sys & EFL_TF, MODE_STEP);
+    return mode;
 }
 
 void vcpu_update_mode(struct vcpu *cpu)
 {
-    const struct segment *s = cpu->segs;
-    uint32_t mode = cpu->mode & MODE_WINDOW;
-
     for (int i = 0; i < SEG_COUNT; i++)
-        cpu->seg_base[i] = s[i].base;
-
-    if (cpu->cpl == 3)
-        mode |= MODE_CPL3;
-    else if (cpu->cpl == 0)
-        mode |= MODE_CPL0;
-    if (s[SEG_CS].attr & DESC_DB)
-        mode |= MODE_CODE32;
-    if (s[SEG_SS].attr & DESC_DB)
-        mode |= MODE_STACK32;
-    if (is_whole(&s[SEG_CS]) && s[SEG_CS].base == 0 && (s[SEG_CS].attr & DESC_READ))
-        mode |= MODE_CS_FLAT;
-    if (is_flat_data(&s[SEG_DS]))
-        mode |= MODE_DS_FLAT;
-    if (is_flat_data(&s[SEG_ES]))
-        mode |= MODE_ES_FLAT;
-    if (is_flat_data(&s[SEG_SS]))
-        mode |= MODE_SS_FLAT;
-    if (is_whole(&s[SEG_FS]) && is_writable_data(&s[SEG_FS]))
-        mode |= MODE_FS_BASED;
-    if (is_whole(&s[SEG_GS]) && is_writable_data(&s[SEG_GS]))
-        mode |= MODE_GS_BASED;
-    if (cpu->cr0 & (CR0_TS | CR0_EM))
-        mode |= MODE_FPU_NM;
-    if ((cpu->cr0 & (CR0_TS | CR0_MP)) == (CR0_TS | CR0_MP))
-        mode |= MODE_WAIT_NM;
-    if (!(cpu->cr4 & CR4_OSFXSR) || (cpu->cr0 & CR0_EM))
-        mode |= MODE_SSE_UD;
-    if (cpu->cr0 & CR0_PE)
-        mode |= MODE_PROTECTED;
-    if (cpu->eflags_sys & EFL_VM)
-        mode |= MODE_VM86;
-    if (cpu->eflags_sys & EFL_TF)
-        mode |= MODE_STEP;
-    cpu->mode = mode;
+        cpu->seg_base[i] = cpu->segs[i].base;
+    cpu->mode = (cpu->mode & MODE_WINDOW) | segment_mode(cpu->segs) | system_mode(cpu);
 }
 
 /* x87 and SSE after reset or FINIT: control word 0x37f (0x40 at power-up), MXCSR 0x1f80. */
