@@ -101,6 +101,8 @@ static inline uint64_t a20_mask(const struct vcpu *cpu, uint64_t pa)
 void device_read(struct mmu *m, gpa_t pa, uint8_t *buf, uint32_t len);
 void device_write(struct mmu *m, gpa_t pa, const uint8_t *buf, uint32_t len);
 
+#define COPY_SMALL 40u
+
 /** Copy without vector registers: the guest's SSE state may be live in them. */
 static inline void copy_bytes(void *to, const void *from, uint32_t len)
 {
@@ -118,6 +120,11 @@ static inline void copy_bytes(void *to, const void *from, uint32_t len)
         return;
     case 8:
         __builtin_memcpy(to, from, 8);
+        return;
+    }
+    if (len <= COPY_SMALL && !(len & 3u)) { /* stack frames: starting REP takes longer than this */
+        for (n = 0; n < len; n += 4)
+            __builtin_memcpy((uint8_t *)to + n, (const uint8_t *)from + n, 4);
         return;
     }
     __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(n) : : "memory");
