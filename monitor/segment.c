@@ -21,13 +21,6 @@ enum x86_rc raise_sel(struct vcpu *cpu, enum exc_vector vector, uint16_t sel, un
 
 /* ---- descriptors ------------------------------------------------------------------ */
 
-struct segment desc_segment(const struct desc *d, uint16_t sel)
-{
-    return (struct segment){
-        .sel = sel, .attr = (uint16_t)desc_attr(d), .base = desc_base(d), .limit = desc_limit(d)
-    };
-}
-
 bool desc_locate(const struct vcpu *cpu, uint16_t sel, gva_t *at)
 {
     uint32_t base = cpu->gdtr.base, limit = cpu->gdtr.limit;

@@ -104,20 +104,19 @@ static uint32_t gate_eip(const struct desc *gate, unsigned width)
 
 enum x86_rc tss_stack(struct vcpu *cpu, unsigned cpl, unsigned ext, struct segment *ss, uint32_t *sp)
 {
-    bool is32 = (cpu->tr.attr & 8u) != 0;
-    uint32_t ofs = is32 ? cpl * 8 + 4 : cpl * 4 + 2;
-    uint8_t raw[6];
+    unsigned width = (cpu->tr.attr & 8u) ? 4 : 2; /* of the stack pointer */
+    uint32_t ofs = cpl * 2 * width + width;
     uint16_t sel;
     enum x86_rc rc;
 
-    if (!(cpu->tr.attr & DESC_P) || ofs + (is32 ? 5u : 3u) > cpu->tr.limit)
+    if (!(cpu->tr.attr & DESC_P) || ofs + width + 1 > cpu->tr.limit)
         return raise_sel(cpu, EXC_TS, cpu->tr.sel, ext);
-    rc = mmu_read_system(cpu, gva(cpu->tr.base + ofs), raw, is32 ? 6 : 4);
+    *sp = 0;
+    rc = mmu_read_system(cpu, gva(cpu->tr.base + ofs), sp, width);
+    if (rc == X86_OK)
+        rc = mmu_read_system(cpu, gva(cpu->tr.base + ofs + width), &sel, 2);
     if (rc != X86_OK)
         return rc;
-    *sp = 0;
-    memcpy(sp, raw, is32 ? 4 : 2);
-    memcpy(&sel, raw + (is32 ? 4 : 2), 2);
     return stack_segment_check(cpu, sel, cpl, EXC_TS, ext, ss);
 }
 

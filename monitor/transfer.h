@@ -90,7 +90,12 @@ static inline uint32_t gate_offset32(const struct desc *d)
 }
 
 /** The hidden part that loading `sel` with this descriptor gives. */
-struct segment desc_segment(const struct desc *d, uint16_t sel);
+static inline struct segment desc_segment(const struct desc *d, uint16_t sel)
+{
+    return (struct segment){
+        .sel = sel, .attr = (uint16_t)desc_attr(d), .base = desc_base(d), .limit = desc_limit(d)
+    };
+}
 
 /** Raise `vector` with the error code of a selector. Always X86_FAULT. */
 enum x86_rc raise_sel(struct vcpu *cpu, enum exc_vector vector, uint16_t sel, unsigned ext);
