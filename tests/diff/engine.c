@@ -12,6 +12,7 @@ struct engine {
     struct vm_fixture *fx;
 };
 
+/* modify_ldt sets AVL, and the kernel's own descriptors don't have it. */
 #define ATTR_USER_DATA (DESC_DB | DESC_P | DESC_DPL | DESC_S | DESC_WRITE | DESC_ACCESSED)
 
 /* As Linux has them in the oracle's process: see modify_ldt in oracle.c. */
@@ -21,11 +22,11 @@ static void make_segments(struct vm_fixture *fx)
     uint16_t data = ATTR_USER_DATA;
 
     vm_fixture_gdt_set(fx, CASE_SEL_DS >> 3, 0, 0xfffff, DESC_G | data);
-    vm_fixture_ldt_set(fx, CASE_SEL_CS >> 3, 0, 0xfffff, code);
-    vm_fixture_ldt_set(fx, CASE_SEL_FS >> 3, CASE_DATA, 0xfffff, DESC_G | data);
-    vm_fixture_ldt_set(fx, CASE_SEL_GS >> 3, CASE_DATA, CASE_GS_LIMIT, data);
-    vm_fixture_ldt_set(fx, CASE_SEL_RO >> 3, 0, 0xfffff, (uint16_t)((DESC_G | data) & ~DESC_WRITE));
-    vm_fixture_ldt_set(fx, CASE_SEL_DOWN >> 3, 0, CASE_DOWN_LIMIT, DESC_G | data | DESC_DOWN);
+    vm_fixture_ldt_set(fx, CASE_SEL_CS >> 3, 0, 0xfffff, DESC_AVL | code);
+    vm_fixture_ldt_set(fx, CASE_SEL_FS >> 3, CASE_DATA, 0xfffff, DESC_AVL | DESC_G | data);
+    vm_fixture_ldt_set(fx, CASE_SEL_GS >> 3, CASE_DATA, CASE_GS_LIMIT, DESC_AVL | data);
+    vm_fixture_ldt_set(fx, CASE_SEL_RO >> 3, 0, 0xfffff, (uint16_t)((DESC_AVL | DESC_G | data) & ~DESC_WRITE));
+    vm_fixture_ldt_set(fx, CASE_SEL_DOWN >> 3, 0, CASE_DOWN_LIMIT, DESC_AVL | DESC_G | data | DESC_DOWN);
 }
 
 struct engine *engine_new(const struct engine_options *o)
