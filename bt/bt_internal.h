@@ -126,6 +126,7 @@ void idiom_finish_slow(struct xlate *x);
 void idiom_esp_add(struct xlate *x, int32_t n);
 void idiom_store_eip(struct xlate *x); /* vcpu->eip and next_eip of the present instruction */
 void idiom_callout(struct xlate *x, enum callout_id id, uint64_t arg);
+void idiom_never(struct xlate *x); /* control does not come here */
 void idiom_shift_right(struct xlate *x, enum host_reg to, enum host_reg from, unsigned count);
 
 /** Transfers; each ends the straight code it stands in. */

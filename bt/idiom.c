@@ -263,6 +263,12 @@ void idiom_callout(struct xlate *x, enum callout_id id, uint64_t arg)
     e_call_m64(x->e, vcpu_mem(VCPU_OFS(stub_callout)));
 }
 
+/* After a callout that never resumes inline: if one did, this is better than what follows. */
+void idiom_never(struct xlate *x)
+{
+    e_op(x->e, ENC_0F, 0x0b); /* ud2 */
+}
+
 void idiom_exit(struct emit *e, enum exit_reason reason, uint32_t eip)
 {
     e_mov_m32_imm32(e, vcpu_mem(VCPU_OFS(eip)), eip);

@@ -76,8 +76,7 @@ static uint64_t pack(const struct insn *in, enum callout_id id)
            (uint64_t)(in->rep_is_opcode ? REP_NONE : in->rep) << 62;
 }
 
-/* After these nothing of the TU can follow: they never resume inline, or what follows may be
- * mapped or decoded differently. */
+/* These never resume inline, so nothing of the TU can follow. */
 static bool ends_tu(enum callout_id id)
 {
     switch (id) {
@@ -92,8 +91,6 @@ static bool ends_tu(enum callout_id id)
     case CALLOUT_sysexit:
     case CALLOUT_hlt:
     case CALLOUT_rsm:
-    case CALLOUT_mov_to_cr:
-    case CALLOUT_lmsw:
     case CALLOUT_raise_ud:
     case CALLOUT_raise_nm:
     case CALLOUT_raise_gp0:
@@ -114,6 +111,8 @@ void lower_callout(struct xlate *x)
         idiom_offset(x, &ea, H_EA);
     }
     idiom_callout(x, id, pack(&x->in, id));
-    if (ends_tu(id))
+    if (ends_tu(id)) {
+        idiom_never(x);
         x->ends = true;
+    }
 }

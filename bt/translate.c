@@ -39,6 +39,7 @@ struct source {
 static void raise(struct xlate *x, enum callout_id id)
 {
     idiom_callout(x, id, x->in.unit);
+    idiom_never(x);
     x->ends = true;
 }
 

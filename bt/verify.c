@@ -840,6 +840,14 @@ static bool rule_ret(struct verify_work *v, const struct host_insn *h)
     return ok;
 }
 
+/* The end of code that a callout never comes back to. */
+static bool rule_ud2(struct verify_work *v, const struct host_insn *h)
+{
+    (void)h;
+    v->state.reachable = false;
+    return true;
+}
+
 /* clang-format off */
 static rule_fn *const rules[ZYDIS_MNEMONIC_MAX_VALUE + 1] = {
     [ZYDIS_MNEMONIC_MOV]    = rule_mov,
@@ -856,6 +864,7 @@ static rule_fn *const rules[ZYDIS_MNEMONIC_MAX_VALUE + 1] = {
     [ZYDIS_MNEMONIC_JMP]    = rule_jmp,
     [ZYDIS_MNEMONIC_CALL]   = rule_call,
     [ZYDIS_MNEMONIC_RET]    = rule_ret,
+    [ZYDIS_MNEMONIC_UD2]    = rule_ud2,
     [ZYDIS_MNEMONIC_JRCXZ]  = rule_jrcxz,
     [ZYDIS_MNEMONIC_JO]     = rule_jcc, [ZYDIS_MNEMONIC_JNO]  = rule_jcc,
     [ZYDIS_MNEMONIC_JB]     = rule_jcc, [ZYDIS_MNEMONIC_JNB]  = rule_jcc,

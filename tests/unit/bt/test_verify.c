@@ -369,7 +369,7 @@ static void forbidden_instructions_are_refused(void **state)
         { "movsd", { 0xa5 }, 1 },                   { "rep stosb", { 0xf3, 0xaa }, 2 },
         { "xlat", { 0xd7 }, 1 },                    { "leave", { 0xc9 }, 1 },
         { "enter", { 0xc8, 0, 0, 0 }, 4 },          { "loop", { 0xe2, 0 }, 2 },
-        { "jecxz", { 0x67, 0xe3, 0 }, 3 },          { "ud2", { 0x0f, 0x0b }, 2 },
+        { "jecxz", { 0x67, 0xe3, 0 }, 3 },          { "ud1", { 0x0f, 0xb9, 0xc0 }, 3 },
         { "tzcnt", { 0xf3, 0x0f, 0xbc, 0xc0 }, 4 }, { "vaddps", { 0xc5, 0xfc, 0x58, 0xc0 }, 4 },
         { "xbegin", { 0xc7, 0xf8, 0, 0, 0, 0 }, 6 }, { "endbr64", { 0xf3, 0x0f, 0x1e, 0xfa }, 4 },
         { "mov rsp, rax", { 0x48, 0x89, 0xc4 }, 3 }, { "mov rax, rsp", { 0x48, 0x89, 0xe0 }, 3 },
