@@ -1,0 +1,217 @@
+/*
+ * Each exception a program can earn: vector, error code, saved EIP (at a fault's
+ * instruction, after a trap's) and EFLAGS (RF set in the image of a fault, TF and IF
+ * cleared in the handler), from both rings.
+ *
+ * Ref: Intel SDM vol. 3A, ch. 6 "Interrupt and Exception Handling".
+ */
+#include "../lib/guest.h"
+
+static uint32_t bounds[2] __attribute__((used)) = { 10, 20 };
+static uint32_t spare[4] __attribute__((used));
+__asm__(".set bounds_m, bounds\n.set spare_m, spare");
+
+SNIPPET(x_de, "mov $1, %eax; xor %edx, %edx; xor %ecx, %ecx; 1: div %ecx");
+SNIPPET(x_de_overflow, "mov $5, %edx; mov $5, %ecx; div %ecx");
+SNIPPET(x_de_idiv, "mov $0x80000000, %eax; cdq; mov $-1, %ecx; idiv %ecx");
+SNIPPET(x_de_byte, "mov $0x200, %eax; mov $2, %cl; div %cl");
+SNIPPET(x_de_aam, ".byte 0xd4, 0");
+SNIPPET(x_bp, "int3");
+SNIPPET(x_of, "mov $0x7f, %al; inc %al; into");
+SNIPPET(x_br_low, "mov $9, %eax; .byte 0x62, 0x05; .long bounds_m");
+SNIPPET(x_br_high, "mov $21, %eax; .byte 0x62, 0x05; .long bounds_m");
+SNIPPET(x_br_in, "mov $20, %eax; .byte 0x62, 0x05; .long bounds_m; mov $10, %eax; .byte 0x62, 0x05; .long bounds_m");
+SNIPPET(x_ud2, "ud2");
+SNIPPET(x_ud_lock, ".byte 0xf0, 0x90");
+SNIPPET(x_ud_lock_reg, ".byte 0xf0, 0x01, 0xc0");
+SNIPPET(x_ud_lea_reg, ".byte 0x8d, 0xc0");
+SNIPPET(x_ud_bound_les_reg, ".byte 0xc4, 0xc0, 0x00");
+SNIPPET(x_ud_cmpxchg8b_reg, ".byte 0x0f, 0xc7, 0xc8");
+SNIPPET(x_ud_ff7, ".byte 0xff, 0xff");
+SNIPPET(x_gp_long, ".byte 0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x90");
+SNIPPET(x_gp_too_long, ".byte 0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x90");
+SNIPPET(x_gp_int, "int $0x22");
+SNIPPET(x_gp_beyond_idt, "int $0xf0");
+SNIPPET(x_gp_cs_write, "movl $0, %cs:spare_m");
+SNIPPET(x_gp_null_ds, "xor %eax, %eax; mov %eax, %ds; 1: mov bounds_m, %ecx");
+SNIPPET(x_np, "mov $0x38, %eax; mov %eax, %es");
+SNIPPET(x_ss_np, "mov $0x38, %eax; mov %eax, %ss");
+SNIPPET(x_movaps, "movaps bounds_m + 4, %xmm0");
+SNIPPET(x_ts_flag, "pushf; orl $0x100, (%esp); popf; nop; nop");
+SNIPPET(x_ts_mov_ss, "pushf; orl $0x100, (%esp); popf; mov %ss, %eax; mov %eax, %ss; nop; nop; nop");
+SNIPPET(x_flags, "stc; std; ud2");
+SNIPPET(x_ac, "mov $bounds_m + 1, %eax; mov (%eax), %ecx");
+
+static const char *at(int ring, const char *name)
+{
+    static char text[64];
+
+    memcpy(text, ring ? "ring3_" : "ring0_", 6);
+    memcpy(text + 6, name, strlen(name) + 1);
+    return text;
+}
+
+static void expect(int ring, const char *name, const void *code, uint32_t vector, uint32_t error, uint32_t eip_ofs)
+{
+    struct context c = run_at(ring, code);
+
+    check_fault(at(ring, name), &c, vector, error);
+    if (vector != VEC_DONE)
+        check_eq(at(ring, name), c.eip - address_of(code), eip_ofs);
+}
+
+/* The same for what QEMU does not check: limits and rights of segments. */
+static void expect_differs(int ring, const char *name, const void *code, uint32_t vector, uint32_t error,
+                           uint32_t eip_ofs)
+{
+    struct context c = run_at(ring, code);
+
+    check_fault_differs(at(ring, name), &c, vector, error);
+    check_eq_differs(at(ring, name), c.eip - address_of(code), eip_ofs);
+}
+
+static void plain_faults(int ring)
+{
+    expect(ring, "divide_by_zero", x_de, V_DE, 0, 9);
+    expect(ring, "divide_overflow", x_de_overflow, V_DE, 0, 10);
+    expect(ring, "idiv_overflow", x_de_idiv, V_DE, 0, 11);
+    expect(ring, "divide_byte_overflow", x_de_byte, V_DE, 0, 7);
+    expect(ring, "aam_zero", x_de_aam, V_DE, 0, 0);
+    expect(ring, "breakpoint", x_bp, V_BP, 0, 1);
+    expect(ring, "overflow", x_of, V_OF, 0, 5);
+    expect(ring, "bound_below", x_br_low, V_BR, 0, 5);
+    expect(ring, "bound_above", x_br_high, V_BR, 0, 5);
+    expect(ring, "bound_within", x_br_in, VEC_DONE, 0, 0);
+    expect(ring, "ud2", x_ud2, V_UD, 0, 0);
+    expect(ring, "lock_nop", x_ud_lock, V_UD, 0, 0);
+    expect(ring, "lock_register", x_ud_lock_reg, V_UD, 0, 0);
+    expect(ring, "lea_register", x_ud_lea_reg, V_UD, 0, 0);
+    expect(ring, "cmpxchg8b_register", x_ud_cmpxchg8b_reg, V_UD, 0, 0);
+    expect(ring, "group5_7", x_ud_ff7, V_UD, 0, 0);
+    expect(ring, "fifteen_bytes_are_fine", x_gp_long, VEC_DONE, 0, 0);
+    expect(ring, "sixteen_bytes", x_gp_too_long, V_GP, 0, 0);
+    expect_differs(ring, "write_through_cs", x_gp_cs_write, V_GP, 0, 0);
+    expect_differs(ring, "null_ds", x_gp_null_ds, V_GP, 0, 4);
+    guest_gdt[SEL_FREE >> 3] = DESC(0, 0xfffff, ring ? 0x73 : 0x13, 0xc);
+    expect(ring, "not_present_es", x_np, V_NP, SEL_FREE, 5);
+    if (ring == 0)
+        expect(ring, "not_present_ss", x_ss_np, V_SS, SEL_FREE, 5);
+    set_cr4(get_cr4() | 0x200);
+    expect(ring, "movaps_misaligned", x_movaps, V_GP, 0, 0);
+    set_cr4(get_cr4() & ~0x200u);
+}
+
+static void idt_contents(int ring)
+{
+    uint64_t keep = guest_idt[0x22];
+    uint32_t user = ring ? 0x60 : 0;
+    struct table_register idtr = { 0x7f * 8 + 7 + 8 * 0x10, address_of(guest_idt) }, whole = { 0x7ff, address_of(guest_idt) };
+
+    guest_idt[0x22] = GATE(SEL_KCODE, 0, 0x0e | user);
+    expect(ring, "gate_not_present", x_gp_int, V_NP, 0x22 * 8 + 2, 0);
+    guest_idt[0x22] = GATE(0, 0x1000, 0x8e | user);
+    expect(ring, "gate_null_selector", x_gp_int, V_GP, 0, 0);
+    guest_idt[0x22] = GATE(SEL_KDATA, 0x1000, 0x8e | user);
+    expect(ring, "gate_data_selector", x_gp_int, V_GP, SEL_KDATA, 0);
+    guest_idt[0x22] = GATE(0x1f0, 0x1000, 0x8e | user);
+    expect(ring, "gate_empty_descriptor", x_gp_int, V_GP, 0x1f0, 0);
+    guest_idt[0x22] = DESC(0, 0xfffff, 0x93 | user, 0xc);
+    expect(ring, "gate_not_a_gate", x_gp_int, V_GP, 0x22 * 8 + 2, 0);
+    guest_idt[0x22] = keep;
+    __asm__ volatile("lidt %0" : : "m"(idtr));
+    expect(ring, "beyond_idt_limit", x_gp_beyond_idt, V_GP, 0xf0 * 8 + 2, 0);
+    __asm__ volatile("lidt %0" : : "m"(whole));
+}
+
+static void flags_in_frames(int ring)
+{
+    struct context c = context_new(ring, x_flags);
+
+    c.eflags = 2 | (ring ? EFL_IF : 0);
+    context_run(&c);
+    check_eq(at(ring, "fault_frame_keeps_CF_DF_IF"), c.eflags & (EFL_CF | EFL_DF | EFL_IF),
+             EFL_CF | EFL_DF | (ring ? EFL_IF : 0u));
+    check_eq_differs(at(ring, "fault_frame_has_RF"), c.eflags & EFL_RF, EFL_RF);
+    c = run_at(ring, x_bp);
+    check_eq(at(ring, "trap_frame_has_no_RF"), c.eflags & EFL_RF, 0);
+}
+
+static void single_step(int ring)
+{
+    struct context c = run_at(ring, x_ts_flag);
+
+    check_fault(at(ring, "single_step"), &c, V_DB, 0);
+    check_eq(at(ring, "single_step_after_one_insn"), c.eip, address_of(x_ts_flag) + 10);
+    check_eq(at(ring, "single_step_frame_has_TF"), c.eflags & EFL_TF, EFL_TF);
+    c = run_at(ring, x_ts_mov_ss);
+    check_fault(at(ring, "single_step_mov_from_ss"), &c, V_DB, 0);
+    check_eq(at(ring, "single_step_mov_from_ss_eip"), c.eip, address_of(x_ts_mov_ss) + 11);
+}
+
+/* Where the handler's flags come from: an interrupt gate clears IF, a trap gate keeps it. */
+static uint32_t seen_flags;
+static bool note_flags(struct frame *f)
+{
+    (void)f;
+    __asm__ volatile("pushf; pop %0" : "=r"(seen_flags));
+    return false;
+}
+
+static void gates(void)
+{
+    uint64_t keep = guest_idt[0x80];
+    struct context c = context_new(3, x_bp);
+
+    guest_hook = note_flags;
+    c.eflags |= EFL_IF;
+    context_run(&c);
+    check_eq("interrupt_gate_clears_IF", seen_flags & EFL_IF, 0);
+    guest_idt[V_BP] = (guest_idt[V_BP] & ~(0xffull << 40)) | 0xefull << 40;
+    c = context_new(3, x_bp);
+    c.eflags |= EFL_IF;
+    context_run(&c);
+    check_eq("trap_gate_keeps_IF", seen_flags & EFL_IF, EFL_IF);
+    guest_idt[V_BP] = (guest_idt[V_BP] & ~(0xffull << 40)) | 0xeeull << 40;
+    guest_hook = NULL;
+    guest_idt[0x80] = keep;
+    __asm__ volatile("cli");
+}
+
+/* An exception from ring 3 switches to the TSS's stack and saves the outer one. */
+static void stack_switch(void)
+{
+    struct context c = run_at(3, x_bp);
+
+    check_fault("stack_switch", &c, V_BP, 0);
+    check_eq("stack_switch_saves_ss", c.ss, SEL_UDATA);
+    check_eq("stack_switch_saves_cs", c.cs, SEL_UCODE);
+}
+
+/* Where alignment is not checked. That it is at ring 3 with AM and AC set, neither QEMU nor we do. */
+static void alignment(void)
+{
+    struct context c = context_new(0, x_ac);
+
+    set_cr0(get_cr0() | 0x40000);
+    c.eflags |= EFL_AC;
+    context_run(&c);
+    check_done("alignment_check_not_at_ring0", &c);
+    set_cr0(get_cr0() & ~0x40000u);
+    c = context_new(3, x_ac);
+    c.eflags |= EFL_AC;
+    context_run(&c);
+    check_done("alignment_check_not_without_AM", &c);
+}
+
+void guest_main(void)
+{
+    for (int ring = 0; ring <= 3; ring += 3) {
+        plain_faults(ring);
+        idt_contents(ring);
+        flags_in_frames(ring);
+        single_step(ring);
+    }
+    gates();
+    stack_switch();
+    alignment();
+}
