@@ -81,6 +81,7 @@ struct bt {
     uint64_t generation;    /* of the cache, when the stacks were last known good          */
     bool jt_dirty;
     uint64_t reserve_bytes;
+    struct verify_work *verify_work; /* verify=on */
     struct ccf_draft draft;
     struct xlate xl;
 };

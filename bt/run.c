@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/string.h"
 #include "bt/bt_internal.h"
+#include "bt/verify.h"
 
 _Static_assert(VIEW_JT_OFS == 0x2000000u, "world.S: BT_JT_OFS");
 _Static_assert(EXIT_FAULT == 2 && EXIT_CHAIN == 3 && EXIT_LOOKUP == 4 && EXIT_HOST == 8, "world.S");
@@ -129,7 +130,9 @@ struct bt *bt_new(struct vcpu *cpu, const struct bt_options *options, const stru
     set_stubs(bt);
     cpu->bt = bt;
     cpu->tc = make_cache(bt);
-    if (!cpu->tc || !stacks_init(bt)) {
+    if (bt->opt.verify)
+        bt->verify_work = platform_reserve(verify_work_bytes());
+    if (!cpu->tc || !stacks_init(bt) || (bt->opt.verify && !bt->verify_work)) {
         bt_free(bt);
         return NULL;
     }
@@ -144,6 +147,8 @@ void bt_free(struct bt *bt)
         return;
     tcache_free(bt->cpu->tc);
     stacks_free(bt);
+    if (bt->verify_work)
+        platform_release(bt->verify_work, verify_work_bytes());
     bt->cpu->tc = NULL;
     bt->cpu->bt = NULL;
     platform_release(bt, bt->reserve_bytes);

@@ -23,8 +23,10 @@
  * changes guest state before the instruction's last check has passed.
  */
 #include "base/assert.h"
+#include "base/log.h"
 #include "base/string.h"
 #include "bt/bt_internal.h"
+#include "bt/verify.h"
 
 #define VCPU_OFS(field) offsetof(struct vcpu, field)
 
@@ -352,6 +354,29 @@ static void count_translation(struct bt *bt, const struct ccf *ccf)
     STAT_ADD(cpu, host_bytes, ccf->hot_len + ccf->cold_len);
 }
 
+/* verify=on: a CCF that the verifier cannot prove never runs. */
+static void verify_draft(struct bt *bt, const struct tcache_room *room)
+{
+    const struct ccf_draft *d = &bt->draft;
+    const uint32_t entries[] = { d->verify_ofs, d->poll_ofs, d->body_ofs };
+    struct verify_error err;
+    struct verify_input in = {
+        .hot = room->hot, .hot_len = d->hot_len, .cold = room->cold, .cold_len = d->cold_len,
+        .hot_address = (uint64_t)(uintptr_t)room->hot + (uint64_t)room->exec_delta,
+        .cold_address = (uint64_t)(uintptr_t)room->cold + (uint64_t)room->exec_delta,
+        .entries = entries, .nentries = ARRAY_LEN(entries), .work = bt->verify_work,
+    };
+
+    if (verify_ccf(&in, &err))
+        return;
+    log_printf(bt->cpu->log, "verify: EIP 0x%08x, %s part +0x%x: %s\n", d->key.eip, err.in_cold ? "cold" : "hot",
+               err.ofs, err.reason);
+    const uint8_t *bytes = (err.in_cold ? room->cold : room->hot) + err.ofs;
+    log_printf(bt->cpu->log, "verify: bytes %02x %02x %02x %02x %02x %02x %02x %02x\n", bytes[0], bytes[1], bytes[2],
+               bytes[3], bytes[4], bytes[5], bytes[6], bytes[7]);
+    ASSERT(!"the verifier refused a translation");
+}
+
 /* Room below which a region is given up rather than tried. */
 #define LOW_ROOM 1024
 
@@ -372,6 +397,8 @@ enum x86_rc bt_translate(struct bt *bt, const struct ccf_key *key, gva_t va, str
         if (rc != X86_OK)
             return rc;
         bool overflow = bt->xl.hot.overflow || bt->xl.cold.overflow;
+        if (!overflow && bt->opt.verify)
+            verify_draft(bt, &room);
         *out = overflow ? NULL : tcache_commit(tc, &bt->draft);
         if (*out) {
             count_translation(bt, *out);

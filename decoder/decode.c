@@ -347,8 +347,17 @@ static const struct insn_info *info_of(const struct insn *in)
     return is_xmm_form ? decoder_variant_info(VARIANT_XMM) : info;
 }
 
+/* FXSAVE and its group, MOVNTI, CMPXCHG8B: no operand size, and 66 before them means something
+ * else on later processors (CLFLUSHOPT, VMCLEAR). */
+static bool has_no_operand_size(const struct insn *in)
+{
+    return in->map == MAP_0F && (in->opcode == 0xae || in->opcode == 0xc3 || in->opcode == 0xc7);
+}
+
 static uint8_t operand_bytes(const ZydisDecodedInstruction *zi, const struct insn *in, bool code32)
 {
+    if (has_no_operand_size(in))
+        return 4;
     switch (zi->operand_width) {
     case 8: return 1;
     case 16: return 2;
@@ -401,6 +410,8 @@ enum decode_rc decode_insn(const uint8_t *bytes, size_t avail, bool code32, stru
     out->len = zi.length;
     out->map = (uint8_t)zi.opcode_map;
     out->opcode = zi.opcode;
+    if (out->map == MAP_1BYTE && out->opcode == 0x82)
+        out->opcode = 0x80; /* its alias, which 64-bit mode lacks */
     out->mnemonic = (uint16_t)zi.mnemonic;
     out->asize = zi.address_width / 8u;
     note_prefixes(&zi, out);

@@ -83,6 +83,11 @@ void platform_zero(void *p, size_t bytes)
     madvise(p, bytes, MADV_DONTNEED);
 }
 
+void platform_guard(void *p, size_t bytes)
+{
+    mprotect(p, bytes, PROT_NONE);
+}
+
 int platform_code_alloc(size_t bytes, uint8_t **rw, const uint8_t **rx)
 {
     int rc = 0;
