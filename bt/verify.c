@@ -64,6 +64,7 @@ struct host_insn {
 };
 
 /* As ZydisDecoderInit() has it for 64-bit code: with the prefixes that modern hosts honour. */
+/* clang-format off */
 static const ZydisDecoder decoder = {
     .machine_mode = ZYDIS_MACHINE_MODE_LONG_64,
     .stack_width = ZYDIS_STACK_WIDTH_64,
@@ -71,6 +72,7 @@ static const ZydisDecoder decoder = {
                       [ZYDIS_DECODER_MODE_LZCNT] = ZYAN_TRUE, [ZYDIS_DECODER_MODE_TZCNT] = ZYAN_TRUE,
                       [ZYDIS_DECODER_MODE_CLDEMOTE] = ZYAN_TRUE },
 };
+/* clang-format on */
 
 /* ---- the virtual CPU's fields ----------------------------------------------------------- */
 
@@ -81,6 +83,7 @@ struct vcpu_field {
     uint8_t use;
 };
 
+/* clang-format off */
 #define FIELD(name, use) { offsetof(struct vcpu, name), sizeof(((struct vcpu *)0)->name), use }
 
 static const struct vcpu_field vcpu_fields[] = {
@@ -107,6 +110,7 @@ static const struct vcpu_field vcpu_fields[] = {
     FIELD(df_step, USE_READ | USE_WRITE),
     FIELD(ccf_id, USE_READ | USE_WRITE),
 };
+/* clang-format on */
 
 static bool vcpu_use_is_allowed(int64_t disp, uint32_t bytes, unsigned use)
 {
@@ -190,7 +194,8 @@ static bool addend_covers(const struct value *addend, const struct value *addres
     return disp >= 0 && disp <= (int64_t)addend->span && first + bytes <= (uint64_t)addend->span + 1;
 }
 
-static bool check_guest_memory(struct verify_work *v, const ZydisDecodedOperand *op, uint32_t bytes, bool writes)
+static bool check_guest_memory(struct verify_work *v, const ZydisDecodedOperand *op, uint32_t bytes,
+                               bool writes)
 {
     const struct value *base = address_reg(&v->state, op->mem.base);
     const struct value *index = address_reg(&v->state, op->mem.index);
@@ -373,7 +378,8 @@ static bool check_bit_offset(struct verify_work *v, const struct host_insn *h)
 
 static bool is_bit_string(ZydisMnemonic m)
 {
-    return m == ZYDIS_MNEMONIC_BT || m == ZYDIS_MNEMONIC_BTS || m == ZYDIS_MNEMONIC_BTR || m == ZYDIS_MNEMONIC_BTC;
+    return m == ZYDIS_MNEMONIC_BT || m == ZYDIS_MNEMONIC_BTS || m == ZYDIS_MNEMONIC_BTR ||
+           m == ZYDIS_MNEMONIC_BTC;
 }
 
 static bool check_operands(struct verify_work *v, const struct host_insn *h)
@@ -596,7 +602,8 @@ static struct value lea_64(struct verify_work *v, const ZydisDecodedOperand *mem
     int64_t disp = mem->mem.disp.value;
     struct value out = { .kind = VAL_PTR };
 
-    if (base && mem->mem.index == ZYDIS_REGISTER_NONE && base->kind == VAL_PTR && disp >= 0 && disp <= (int64_t)base->span) {
+    if (base && mem->mem.index == ZYDIS_REGISTER_NONE && base->kind == VAL_PTR && disp >= 0 &&
+        disp <= (int64_t)base->span) {
         out.is_store = base->is_store;
         out.span = base->span - (uint32_t)disp;
         return out;
@@ -748,7 +755,8 @@ static bool check_indirect(struct verify_work *v, const struct host_insn *h, uns
 
     if (op->type == ZYDIS_OPERAND_TYPE_REGISTER) {
         const struct value *target = address_reg(&v->state, op->reg.value);
-        return target && target->kind == VAL_CODE && op->size == 64 ? true : bad(v, "goes to an unknown address");
+        return target && target->kind == VAL_CODE && op->size == 64 ? true
+                                                                    : bad(v, "goes to an unknown address");
     }
     if (op->type != ZYDIS_OPERAND_TYPE_MEMORY || op->size != 64 || h->zi.address_width != 64 ||
         op->mem.segment == ZYDIS_REGISTER_FS || op->mem.segment == ZYDIS_REGISTER_GS)
@@ -769,7 +777,8 @@ static bool check_indirect(struct verify_work *v, const struct host_insn *h, uns
 
 static bool is_prefixed_branch(const struct host_insn *h)
 {
-    return h->zi.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR || (h->zi.attributes & ZYDIS_ATTRIB_HAS_OPERANDSIZE);
+    return h->zi.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR ||
+           (h->zi.attributes & ZYDIS_ATTRIB_HAS_OPERANDSIZE);
 }
 
 static bool rule_jmp(struct verify_work *v, const struct host_insn *h)
@@ -793,8 +802,12 @@ static bool call_mem_slow(struct verify_work *v)
         return bad(v, "asks for a slow access at an unknown address");
     if (!value_constant(&reg[H_R9], &desc) || (desc & 0x3ffu) == 0)
         return bad(v, "asks for a slow access of unknown size");
-    reg[H_RCX] = (struct value){ .kind = VAL_ADDEND, .checked = true, .is_exact = true, .is_store = (desc & MD_WRITE) != 0,
-                                 .span = (desc & 0x3ffu) - 1, .lin = reg[H_R8].lin };
+    reg[H_RCX] = (struct value){ .kind = VAL_ADDEND,
+                                 .checked = true,
+                                 .is_exact = true,
+                                 .is_store = (desc & MD_WRITE) != 0,
+                                 .span = (desc & 0x3ffu) - 1,
+                                 .lin = reg[H_R8].lin };
     reg[H_R9] = value_any();
     return true;
 }

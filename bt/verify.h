@@ -20,16 +20,16 @@
 struct verify_work;
 
 struct verify_input {
-    const uint8_t *hot, *cold;  /* the bytes, in any mapping; cold may be empty       */
+    const uint8_t *hot, *cold; /* the bytes, in any mapping; cold may be empty       */
     uint32_t hot_len, cold_len;
     uint64_t hot_address, cold_address; /* where they run                             */
-    const uint32_t *entries;    /* hot offsets that other code enters at, besides 0     */
+    const uint32_t *entries;            /* hot offsets that other code enters at, besides 0     */
     unsigned nentries;
     /** May a direct branch or call go to this address outside the CCF? */
     bool (*is_target)(void *ctx, uint64_t address);
     void *ctx;
-    bool allow_window;          /* gs: operands with 32-bit addresses are proven by the window */
-    struct verify_work *work;   /* verify_work_bytes() of memory; contents don't matter  */
+    bool allow_window;        /* gs: operands with 32-bit addresses are proven by the window */
+    struct verify_work *work; /* verify_work_bytes() of memory; contents don't matter  */
 };
 
 struct verify_error {

@@ -51,8 +51,8 @@ bool lin_same_terms(const struct lin *a, const struct lin *b)
 bool value_equal(const struct value *a, const struct value *b)
 {
     return a->kind == b->kind && a->bits == b->bits && a->is_store == b->is_store &&
-           a->checked == b->checked && a->is_exact == b->is_exact && a->span == b->span && a->lin.k == b->lin.k &&
-           lin_same_terms(&a->lin, &b->lin);
+           a->checked == b->checked && a->is_exact == b->is_exact && a->span == b->span &&
+           a->lin.k == b->lin.k && lin_same_terms(&a->lin, &b->lin);
 }
 
 static bool put_term(struct lin *l, uint32_t sym, unsigned scale)

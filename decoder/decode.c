@@ -57,9 +57,9 @@ static enum reg_kind reg_kind_of(ZydisRegister reg)
 
 static bool is_string_opcode(const struct insn *in)
 {
-    return in->map == MAP_1BYTE && ((in->opcode >= 0x6c && in->opcode <= 0x6f) ||
-                                    (in->opcode >= 0xa4 && in->opcode <= 0xa7) ||
-                                    (in->opcode >= 0xaa && in->opcode <= 0xaf));
+    return in->map == MAP_1BYTE &&
+           ((in->opcode >= 0x6c && in->opcode <= 0x6f) || (in->opcode >= 0xa4 && in->opcode <= 0xa7) ||
+            (in->opcode >= 0xaa && in->opcode <= 0xaf));
 }
 
 /* A repeat prefix counts on string instructions, the last one of several (F2 repeats MOVS
@@ -71,6 +71,7 @@ static void note_prefixes(const ZydisDecodedInstruction *zi, struct insn *in)
     for (unsigned i = 0; i < zi->raw.prefix_count; i++) {
         uint8_t value = zi->raw.prefixes[i].value;
         bool is_mandatory = zi->raw.prefixes[i].type == ZYDIS_PREFIX_TYPE_MANDATORY;
+        /* clang-format off */
         switch (value) {
         case 0xf0: in->has_lock = true; break;
         case 0x66:
@@ -92,6 +93,7 @@ static void note_prefixes(const ZydisDecodedInstruction *zi, struct insn *in)
         case 0x65: in->seg = SEG_GS; in->has_seg_override = true; break;
         default: break;
         }
+        /* clang-format on */
     }
 }
 
@@ -296,6 +298,8 @@ static enum insn_unit unit_of(const struct insn *in)
     }
 }
 
+/* clang-format off */
+
 /* Encodings whose meaning their mnemonic does not tell; VARIANT_COUNT for the others. */
 static enum decoder_variant variant_1byte(const struct insn *in)
 {
@@ -331,6 +335,8 @@ static enum decoder_variant variant_0f(const struct insn *in)
     }
 }
 
+/* clang-format on */
+
 static const struct insn_info *info_of(const struct insn *in)
 {
     enum decoder_variant variant = VARIANT_COUNT;
@@ -359,10 +365,14 @@ static uint8_t operand_bytes(const ZydisDecodedInstruction *zi, const struct ins
     if (has_no_operand_size(in))
         return 4;
     switch (zi->operand_width) {
-    case 8: return 1;
-    case 16: return 2;
-    case 32: return 4;
-    default: return code32 == (in->has_66 && !in->p66_is_opcode) ? 2 : 4;
+    case 8:
+        return 1;
+    case 16:
+        return 2;
+    case 32:
+        return 4;
+    default:
+        return code32 == (in->has_66 && !in->p66_is_opcode) ? 2 : 4;
     }
 }
 
@@ -406,7 +416,8 @@ enum decode_rc decode_insn(const uint8_t *bytes, size_t avail, bool code32, stru
     if (!ZYAN_SUCCESS(status))
         return decode_failed(status, out);
 
-    _Static_assert((int)ZYDIS_OPCODE_MAP_0F == MAP_0F && (int)ZYDIS_OPCODE_MAP_0F3A == MAP_0F3A, "same order");
+    _Static_assert((int)ZYDIS_OPCODE_MAP_0F == MAP_0F && (int)ZYDIS_OPCODE_MAP_0F3A == MAP_0F3A,
+                   "same order");
     out->len = zi.length;
     out->map = (uint8_t)zi.opcode_map;
     out->opcode = zi.opcode;

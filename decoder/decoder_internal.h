@@ -22,8 +22,8 @@ enum decoder_variant {
     VARIANT_RET_FAR,
     VARIANT_STRING_MOVSD,
     VARIANT_STRING_CMPSD,
-    VARIANT_HINT_NOP,  /* 0F 18..1F with ModRM                                 */
-    VARIANT_XMM,       /* an instruction of MMX's in its SSE2 form             */
+    VARIANT_HINT_NOP, /* 0F 18..1F with ModRM                                 */
+    VARIANT_XMM,      /* an instruction of MMX's in its SSE2 form             */
     VARIANT_UNAVAILABLE,
     VARIANT_COUNT
 };

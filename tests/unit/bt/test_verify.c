@@ -31,8 +31,11 @@ struct code {
 static void start(struct code *c)
 {
     memset(c, 0, sizeof(*c));
-    c->hot = (struct emit){ .start = c->hot_bytes, .p = c->hot_bytes, .end = c->hot_bytes + sizeof(c->hot_bytes) };
-    c->cold = (struct emit){ .start = c->cold_bytes, .p = c->cold_bytes, .end = c->cold_bytes + sizeof(c->cold_bytes) };
+    c->hot =
+        (struct emit){ .start = c->hot_bytes, .p = c->hot_bytes, .end = c->hot_bytes + sizeof(c->hot_bytes) };
+    c->cold = (struct emit){ .start = c->cold_bytes,
+                             .p = c->cold_bytes,
+                             .end = c->cold_bytes + sizeof(c->cold_bytes) };
 }
 
 static bool is_permitted(void *ctx, uint64_t address)
@@ -47,10 +50,15 @@ static const char *verdict(struct code *c)
     static struct verify_work *work;
     struct verify_error err;
     struct verify_input in = {
-        .hot = c->hot.start, .hot_len = (uint32_t)(c->hot.p - c->hot.start),
-        .cold = c->cold.start, .cold_len = (uint32_t)(c->cold.p - c->cold.start),
-        .hot_address = HOT_ADDRESS, .cold_address = HOT_ADDRESS + (uint64_t)(c->cold.start - c->hot.start),
-        .is_target = is_permitted, .entries = c->entries, .nentries = c->nentries,
+        .hot = c->hot.start,
+        .hot_len = (uint32_t)(c->hot.p - c->hot.start),
+        .cold = c->cold.start,
+        .cold_len = (uint32_t)(c->cold.p - c->cold.start),
+        .hot_address = HOT_ADDRESS,
+        .cold_address = HOT_ADDRESS + (uint64_t)(c->cold.start - c->hot.start),
+        .is_target = is_permitted,
+        .entries = c->entries,
+        .nentries = c->nentries,
         .allow_window = c->allow_window,
     };
     if (!work)

@@ -38,8 +38,14 @@ static void no_mmio_write(void *ctx, gpa_t pa, unsigned size, uint32_t value)
 {
     (void)ctx, (void)pa, (void)size, (void)value;
 }
-static void no_traced_write(void *ctx, gpa_t pa, uint32_t len) { (void)ctx, (void)pa, (void)len; }
-static void no_drop_all(void *ctx, enum mmu_view_id view, bool keep) { (void)ctx, (void)view, (void)keep; }
+static void no_traced_write(void *ctx, gpa_t pa, uint32_t len)
+{
+    (void)ctx, (void)pa, (void)len;
+}
+static void no_drop_all(void *ctx, enum mmu_view_id view, bool keep)
+{
+    (void)ctx, (void)view, (void)keep;
+}
 static void no_drop_range(void *ctx, enum mmu_view_id view, gva_t va, uint32_t bytes)
 {
     (void)ctx, (void)view, (void)va, (void)bytes;
@@ -55,9 +61,11 @@ static struct vm_under_test *make(const struct host_features *host, bool icount)
     t->cpu = platform_reserve(sizeof(*t->cpu));
     t->cpu->log = &t->log;
     vcpu_reset(t->cpu);
-    t->cpu->mmu = mmu_new(t->cpu, &(struct mmu_config){
-        .ram = t->ram, .ram_bytes = RAM_BYTES,
-        .ops = { NULL, no_mmio_read, no_mmio_write, no_traced_write, no_drop_all, no_drop_range } });
+    t->cpu->mmu =
+        mmu_new(t->cpu, &(struct mmu_config){ .ram = t->ram,
+                                              .ram_bytes = RAM_BYTES,
+                                              .ops = { NULL, no_mmio_read, no_mmio_write, no_traced_write,
+                                                       no_drop_all, no_drop_range } });
     t->cpu->segs[SEG_CS].limit = UINT32_MAX;
     t->bt = bt_new(t->cpu, &options, host, &ops);
     t->work = malloc(verify_work_bytes());
@@ -116,11 +124,15 @@ static void show(const struct vm_under_test *t, const struct ccf *ccf, bool cold
         pairs[i] = (struct listing_pair){ ccf->insns[i].guest_ofs,
                                           cold ? ccf->insns[i].cold_ofs : ccf->insns[i].hot_ofs };
     struct listing_block block = {
-        .guest = t->ram + CODE_PA, .guest_len = ccf->guest_len, .guest_eip = ccf->key.eip,
+        .guest = t->ram + CODE_PA,
+        .guest_len = ccf->guest_len,
+        .guest_eip = ccf->key.eip,
         .code32 = ccf->key.mode & MODE_CODE32,
-        .host = cold ? ccf->cold : ccf->hot, .host_len = cold ? ccf->cold_len : ccf->hot_len,
+        .host = cold ? ccf->cold : ccf->hot,
+        .host_len = cold ? ccf->cold_len : ccf->hot_len,
         .host_address = (uint64_t)(uintptr_t)(cold ? ccf->cold : ccf->hot),
-        .pairs = pairs, .npairs = ccf->ninsns,
+        .pairs = pairs,
+        .npairs = ccf->ninsns,
     };
     listing_print_block(l, &block, print_line, NULL);
     listing_free(l);
@@ -131,9 +143,15 @@ static void check(struct vm_under_test *t, const struct ccf *ccf)
     uint32_t entries[] = { ccf->verify_ofs, ccf->poll_ofs, ccf->body_ofs };
     struct verify_error err;
     struct verify_input in = {
-        .hot = ccf->hot, .hot_len = ccf->hot_len, .hot_address = (uint64_t)(uintptr_t)ccf->hot,
-        .cold = ccf->cold, .cold_len = ccf->cold_len, .cold_address = (uint64_t)(uintptr_t)ccf->cold,
-        .entries = entries, .nentries = 3, .work = t->work,
+        .hot = ccf->hot,
+        .hot_len = ccf->hot_len,
+        .hot_address = (uint64_t)(uintptr_t)ccf->hot,
+        .cold = ccf->cold,
+        .cold_len = ccf->cold_len,
+        .cold_address = (uint64_t)(uintptr_t)ccf->cold,
+        .entries = entries,
+        .nentries = 3,
+        .work = t->work,
     };
     if (verify_ccf(&in, &err))
         return;
@@ -192,7 +210,8 @@ static void in_all_modes(const struct host_features *host, bool icount)
 static void translations_for_a_modern_host_pass(void **state)
 {
     (void)state;
-    in_all_modes(&(struct host_features){ .bmi2 = true, .lahf64 = true, .fsgsbase = true, .erms = true }, false);
+    in_all_modes(&(struct host_features){ .bmi2 = true, .lahf64 = true, .fsgsbase = true, .erms = true },
+                 false);
 }
 
 static void translations_for_an_old_host_pass(void **state)
@@ -219,11 +238,15 @@ static void corrupted_translations_are_refused_or_harmless(void **state)
     for (unsigned i = 0; i < TUS; i++) {
         uint8_t hot[4096];
         struct verify_error err;
-        const struct ccf *ccf =
-            translate_random(t, MODE_CODE32 | MODE_STACK32 | MODE_ALL_FLAT | MODE_PROTECTED | MODE_CPL0, &seed);
+        const struct ccf *ccf = translate_random(
+            t, MODE_CODE32 | MODE_STACK32 | MODE_ALL_FLAT | MODE_PROTECTED | MODE_CPL0, &seed);
         struct verify_input in = {
-            .hot = hot, .hot_len = ccf->hot_len, .hot_address = (uint64_t)(uintptr_t)ccf->hot,
-            .cold = ccf->cold, .cold_len = ccf->cold_len, .cold_address = (uint64_t)(uintptr_t)ccf->cold,
+            .hot = hot,
+            .hot_len = ccf->hot_len,
+            .hot_address = (uint64_t)(uintptr_t)ccf->hot,
+            .cold = ccf->cold,
+            .cold_len = ccf->cold_len,
+            .cold_address = (uint64_t)(uintptr_t)ccf->cold,
             .work = t->work,
         };
         if (ccf->hot_len > sizeof(hot))

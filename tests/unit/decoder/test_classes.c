@@ -9,6 +9,7 @@
 
 /* Which opcodes exist. A character per opcode: '.' none, 'x' yes, 'p' prefix or escape,
  * 'm' a memory operand only, 'g' depends on ModRM.reg (see groups[]). */
+/* clang-format off */
 static const char one_byte[257] =
     "xxxxxxxxxxxxxxxp" "xxxxxxxxxxxxxxxx" "xxxxxxpxxxxxxxpx" "xxxxxxpxxxxxxxpx" /* 0x00 */
     "xxxxxxxxxxxxxxxx" "xxxxxxxxxxxxxxxx" "xxmxppppxxxxxxxx" "xxxxxxxxxxxxxxxx" /* 0x40 */
@@ -20,6 +21,8 @@ static const char two_byte[257] =
     "xxxxxxxxxxxxxxxx" "rxxxxxxxxxxxxxxx" "xxxxxxxxxxxxqqxx" "xgggxxxx......xx" /* 0x40 */
     "xxxxxxxxxxxxxxxx" "xxxxxxxxxxxxxxxx" "xxxxxx..xxxxxxgx" "xxmxmmxx.xgxxxxx" /* 0x80 */
     "xxxmxrxgxxxxxxxx" ".xxxxxqrxxxxxxxx" "xxxxxxsmxxxxxxxx" ".xxxxxxrxxxxxxxx";/* 0xc0 */
+
+/* clang-format on */
 
 struct group {
     uint8_t map, opcode;
@@ -116,7 +119,8 @@ static void check_opcode(unsigned map, unsigned opcode, char kind)
             check(true, map, opcode, reg_form, 0);
             check(false, map, opcode, mem_form, 0);
             break;
-        case 'q': case 's': /* exist with a mandatory prefix only; below */
+        case 'q':
+        case 's': /* exist with a mandatory prefix only; below */
             check(false, map, opcode, mem_form, 0);
             break;
         case 'g':

@@ -299,12 +299,12 @@ static void illegal_encodings_are_invalid(void **state)
     assert_int_equal(decode_status(BYTES(0xc4, 0xe2, 0x79, 0x18, 0x00)), DECODE_INVALID);
     assert_int_equal(decode_status(BYTES(0x62, 0xf1, 0x7c, 0x48, 0x58, 0xc0)), DECODE_INVALID); /* EVEX */
     assert_int_equal(decode_status(BYTES(0x8f, 0xe9, 0x78, 0x12, 0xc0)), DECODE_INVALID);       /* XOP */
-    assert_int_equal(decode_status(BYTES(0x0f, 0x0f, 0xc0, 0xbf)), DECODE_INVALID); /* 3DNow! */
-    assert_int_equal(decode_status(BYTES(0x8d, 0xc0)), DECODE_INVALID);             /* lea of a register */
-    assert_int_equal(decode_status(BYTES(0x8e, 0xc8)), DECODE_INVALID);             /* mov cs */
+    assert_int_equal(decode_status(BYTES(0x0f, 0x0f, 0xc0, 0xbf)), DECODE_INVALID);             /* 3DNow! */
+    assert_int_equal(decode_status(BYTES(0x8d, 0xc0)), DECODE_INVALID); /* lea of a register */
+    assert_int_equal(decode_status(BYTES(0x8e, 0xc8)), DECODE_INVALID); /* mov cs */
     assert_int_equal(decode_status(BYTES(0x8e, 0xf0)), DECODE_INVALID);
-    assert_int_equal(decode_status(BYTES(0x0f, 0x20, 0xc8)), DECODE_INVALID);       /* CR1 */
-    assert_int_equal(decode_status(BYTES(0x0f, 0x24, 0xc0)), DECODE_INVALID);       /* test registers */
+    assert_int_equal(decode_status(BYTES(0x0f, 0x20, 0xc8)), DECODE_INVALID); /* CR1 */
+    assert_int_equal(decode_status(BYTES(0x0f, 0x24, 0xc0)), DECODE_INVALID); /* test registers */
 }
 
 static void only_fifteen_bytes_make_an_instruction(void **state)
@@ -367,6 +367,25 @@ static void constant_decoders_are_what_zydis_makes(void **state)
     assert_memory_equal(made.decoder_mode, same.decoder_mode, sizeof(same.decoder_mode));
 }
 
+/* The translator writes a 66 for osize 2; before these it would change the instruction. */
+static void instructions_without_operand_size_report_four_bytes(void **state)
+{
+    (void)state;
+    assert_int_equal(decode16(BYTES(0x0f, 0xc3, 0x04)).osize, 4);       /* movnti */
+    assert_int_equal(decode16(BYTES(0x0f, 0xae, 0x3c)).osize, 4);       /* clflush */
+    assert_int_equal(decode16(BYTES(0x0f, 0xae, 0xf8)).osize, 4);       /* sfence */
+    assert_int_equal(decode32(BYTES(0x66, 0x0f, 0xc7, 0x08)).osize, 4); /* cmpxchg8b */
+}
+
+static void opcode_82_reports_its_alias(void **state)
+{
+    (void)state;
+    struct insn in = decode32(BYTES(0x82, 0x00, 0xff));
+    assert_int_equal(in.opcode, 0x80);
+    assert_int_equal(in.imm, 0xff);
+    assert_int_equal(in.mem_size, 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -383,6 +402,8 @@ int main(void)
         cmocka_unit_test(illegal_encodings_are_invalid),
         cmocka_unit_test(only_fifteen_bytes_make_an_instruction),
         cmocka_unit_test(units_follow_the_registers),
+        cmocka_unit_test(instructions_without_operand_size_report_four_bytes),
+        cmocka_unit_test(opcode_82_reports_its_alias),
         cmocka_unit_test(constant_decoders_are_what_zydis_makes),
     };
     return cmocka_run_group_tests_name("decoder fields", tests, NULL, NULL);

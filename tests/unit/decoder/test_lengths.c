@@ -35,9 +35,12 @@ static bool is_known_difference(const struct insn *in, const cs_insn *cs)
     if (in->info->cls == CLASS_UNAVAILABLE)
         return true;
     switch (cs->id) {
-    case X86_INS_UD0: case X86_INS_XACQUIRE: case X86_INS_XRELEASE:
+    case X86_INS_UD0:
+    case X86_INS_XACQUIRE:
+    case X86_INS_XRELEASE:
         return true;
-    case X86_INS_CALL: case X86_INS_JMP: /* forgets 66 when F2 or F3 follows it */
+    case X86_INS_CALL:
+    case X86_INS_JMP: /* forgets 66 when F2 or F3 follows it */
         return in->has_66 && in->imm_is_rel;
     default:
         break;

@@ -57,13 +57,19 @@ static void guest_code_is_formatted_in_its_own_width(void **state)
 
 static void guest_stands_beside_its_host_code(void **state)
 {
-    static const uint8_t guest[] = { 0x40, 0x50 };                   /* inc eax; push eax */
+    static const uint8_t guest[] = { 0x40, 0x50 };                        /* inc eax; push eax */
     static const uint8_t host[] = { 0xff, 0xc0, 0x90, 0x90, 0xeb, 0xfe }; /* jumps to itself */
     static const struct listing_pair pairs[] = { { 0, 0 }, { 1, 2 }, { 2, 4 } };
     struct listing_block block = {
-        .guest = guest, .guest_len = sizeof(guest), .guest_eip = 0x1000, .code32 = true,
-        .host = host, .host_len = sizeof(host), .host_address = 0x7f0000000000,
-        .pairs = pairs, .npairs = ARRAY_LEN(pairs),
+        .guest = guest,
+        .guest_len = sizeof(guest),
+        .guest_eip = 0x1000,
+        .code32 = true,
+        .host = host,
+        .host_len = sizeof(host),
+        .host_address = 0x7f0000000000,
+        .pairs = pairs,
+        .npairs = ARRAY_LEN(pairs),
     };
     struct listing *l = listing_new();
     struct lines lines = { 0 };
@@ -75,7 +81,8 @@ static void guest_stands_beside_its_host_code(void **state)
     assert_non_null(strstr(lines.text[0], "| +0x000  inc eax"));
     assert_non_null(strstr(lines.text[1], "0x00001001  push eax"));
     assert_non_null(strstr(lines.text[1], "| +0x002  nop"));
-    assert_null(strstr(lines.text[2], "0x"  "00001"));
+    assert_null(strstr(lines.text[2], "0x"
+                                      "00001"));
     assert_non_null(strstr(lines.text[3], "| +0x004  jmp +0x004"));
     listing_free(l);
 }
