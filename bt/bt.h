@@ -24,6 +24,13 @@ struct bt_options {
 
 struct ccf;
 
+/** What became of a guest instruction. */
+enum bt_how {
+    BT_IDENT,   /* copied as it is, operands re-addressed     */
+    BT_LOWERED, /* other instructions do the same             */
+    BT_CALLOUT, /* a C function does it, or raises a fault     */
+};
+
 /** Segment checks for accesses whose segment is not flat; supplied by monitor. */
 struct bt_ops {
     void *ctx;
@@ -68,9 +75,13 @@ void bt_flush(struct vcpu *cpu);
 /** Cut the shadow return stack: equal EIPs could mean another address space or ring. */
 void bt_cut_returns(struct vcpu *cpu);
 
-/** Translate one TU from plain bytes without running it, for `ringdown explain` and tests.
- *  The CCF is found in the TC afterwards. */
-struct ccf *bt_translate_bytes(struct vcpu *cpu, const uint8_t *bytes, size_t len, uint32_t eip,
-                               uint32_t mode);
+/**
+ * Find or make the CCF at cpu->eip without running it, for `ringdown explain` and tests.
+ *
+ * @param max_insns  Most instructions of it, should it have to be made.
+ * @return X86_OK with *out, good until the next translation; X86_FAULT when the first byte can't
+ *         be fetched.
+ */
+enum x86_rc bt_translate_at(struct vcpu *cpu, unsigned max_insns, struct ccf **out);
 
 #endif

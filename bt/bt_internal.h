@@ -49,6 +49,7 @@ struct xlate {
     bool is_slow_only;     /* its fast path is just a jump to the slow one               */
     bool stores;           /* its slow path may leave a bounced store to complete        */
     bool has_target_in_ea; /* an indirect transfer: next EIP is in H_EA                  */
+    uint8_t callout;       /* what it calls out to, CALLOUT_COUNT when nothing             */
     uint8_t *tail;         /* where its slow path joins the fast one before a transfer   */
 
     struct pending_jump pending[XL_MAX_PENDING];

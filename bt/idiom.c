@@ -257,6 +257,7 @@ void idiom_store_eip(struct xlate *x)
 
 void idiom_callout(struct xlate *x, enum callout_id id, uint64_t arg)
 {
+    x->callout = (uint8_t)id;
     idiom_store_eip(x);
     e_mov_r64_imm64(x->e, H_T1, arg);
     e_mov_r32_imm32(x->e, H_T2, id);

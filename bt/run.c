@@ -277,6 +277,20 @@ static enum x86_rc find(struct bt *bt, struct ccf **out, bool *is_global)
     return bt_translate(bt, &key, va, out);
 }
 
+enum x86_rc bt_translate_at(struct vcpu *cpu, unsigned max_insns, struct ccf **out)
+{
+    struct bt *bt = cpu->bt;
+    unsigned usual = bt->opt.max_insns;
+    bool is_global;
+
+    if (max_insns && max_insns < usual)
+        bt->opt.max_insns = max_insns;
+    mmu_select_view(cpu);
+    enum x86_rc rc = find(bt, out, &is_global);
+    bt->opt.max_insns = usual;
+    return rc;
+}
+
 /* ---- running -------------------------------------------------------------------------------------- */
 
 /* Bring stack, tables and mode of the present privilege in. */

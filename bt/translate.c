@@ -119,16 +119,35 @@ static void lower_insn(struct xlate *x)
     }
 }
 
-static void count_class(struct xlate *x)
+/* Counts and records what became of the present instruction. */
+static void classify(struct xlate *x)
 {
-    const struct insn_info *info = x->in.info;
+    struct ccf_insn *insn = &x->d->insns[x->d->ninsns];
 
-    if (info->callout != CALLOUT_COUNT && !is_plain_string(&x->in))
+    insn->callout = x->callout;
+    if (x->callout != CALLOUT_COUNT) {
+        insn->how = BT_CALLOUT;
         STAT_INC(x->cpu, insn_callout);
-    else if (info->cls == CLASS_INNOCUOUS && lower_find(&x->in) == lower_generic)
+    } else if (x->in.info->cls == CLASS_INNOCUOUS && lower_find(&x->in) == lower_generic) {
+        insn->how = BT_IDENT;
         STAT_INC(x->cpu, insn_ident);
-    else
+    } else {
+        insn->how = BT_LOWERED;
         STAT_INC(x->cpu, insn_lowered);
+    }
+}
+
+/* The present instruction is code that can't be executed: its fault is all there is of it. */
+static void put_fault(struct xlate *x, uint32_t guest_ofs, enum callout_id id)
+{
+    struct ccf_draft *d = x->d;
+
+    d->insns[d->ninsns] = (struct ccf_insn){ .guest_ofs = (uint16_t)guest_ofs,
+                                             .hot_ofs = (uint32_t)(x->hot.p - x->hot.start),
+                                             .cold_ofs = (uint32_t)(x->cold.p - x->cold.start) };
+    raise(x, id);
+    classify(x);
+    d->ninsns++;
 }
 
 /* The slow path: the same lowering, every access by the monitor. */
@@ -156,11 +175,12 @@ static void translate_insn(struct xlate *x, uint32_t guest_ofs)
                                              .hot_ofs = (uint32_t)(x->hot.p - x->hot.start),
                                              .cold_ofs = (uint32_t)(x->cold.p - x->cold.start) };
     x->has_slow = x->is_slow_only = x->stores = x->has_target_in_ea = false;
+    x->callout = CALLOUT_COUNT;
     x->cold_of[d->ninsns] = NULL;
     lower_insn(x);
     if (x->has_slow)
         slow_pass(x);
-    count_class(x);
+    classify(x);
     d->ninsns++;
 }
 
@@ -256,18 +276,13 @@ static bool translate_tu(struct xlate *x, const struct source *src, unsigned max
             bool too_long = x->in.len > 15;
             x->in = (struct insn){ .len = 1, .info = decoder_info(0) };
             x->next_eip = x->eip + 1;
-            x->d->insns[x->d->ninsns++] = (struct ccf_insn){ .guest_ofs = (uint16_t)ofs,
-                                                             .hot_ofs = (uint32_t)(x->hot.p - x->hot.start),
-                                                             .cold_ofs = (uint32_t)(x->cold.p - x->cold.start) };
-            raise(x, too_long ? CALLOUT_raise_gp0 : CALLOUT_raise_ud);
+            put_fault(x, ofs, too_long ? CALLOUT_raise_gp0 : CALLOUT_raise_ud);
             ofs += min_u32(src->avail - ofs, 15); /* all the bytes that decided */
             break;
         }
         if (beyond_limit(x, x->eip, x->in.len)) {
             x->next_eip = x->eip;
-            raise(x, CALLOUT_raise_gp0);
-            if (!x->d->ninsns)
-                x->d->insns[x->d->ninsns++] = (struct ccf_insn){ 0 };
+            put_fault(x, ofs, CALLOUT_raise_gp0);
             ofs += x->in.len;
             break;
         }

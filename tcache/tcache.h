@@ -33,7 +33,8 @@
 /** One guest instruction of a CCF. */
 struct ccf_insn {
     uint16_t guest_ofs; /* from the CCF's first guest byte                              */
-    uint16_t pad;
+    uint8_t how;        /* enum bt_how: for listings                                    */
+    uint8_t callout;    /* enum callout_id it calls, CALLOUT_COUNT when none            */
     uint32_t hot_ofs;   /* of its code, from ccf->hot                                   */
     uint32_t cold_ofs;  /* of its slow path, from ccf->cold; where none, of the next one */
 };
