@@ -264,6 +264,7 @@ void guest_setup(void)
     make_tables();
     mask_pics();
     set_cr0((get_cr0() & ~0xeu) | 0x22); /* MP and NE on, EM and TS off */
+    __asm__ volatile("fninit");
 }
 
 /* ---- running code -------------------------------------------------------------------------------- */
