@@ -13,6 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "cli/code_log.h"
 #include "cli/load.h"
 #include "cli/options.h"
 #include "cli/stats.h"
@@ -34,6 +35,7 @@ struct session {
     uint8_t *ram;
     struct chardev serial[HOSTED_CHARDEV_MAX];
     struct vm *vm;
+    struct code_log *code_log; /* -d in_asm, out_asm */
     struct stats stats; /* of machines before a reset */
     uint64_t started_ns;
 };
@@ -202,6 +204,8 @@ static struct vm_config make_config(const struct session *s)
         .no_reboot = o->no_reboot,
         .clock_insn = o->clock_insn,
         .log_mask = o->log_mask,
+        .listing_ctx = s->code_log,
+        .translated = s->code_log ? code_log_translated : NULL,
     };
 
     hosted_features(&c.host, o->baseline);
@@ -325,6 +329,11 @@ static int start(struct session *s)
         return complain(STATUS_RUNTIME, error);
     if (s->options.log_file && hosted_log_open(s->options.log_file) < 0)
         return complain(STATUS_RUNTIME, hosted_error());
+    if (s->options.log_mask & (1u << LOG_in_asm | 1u << LOG_out_asm)) {
+        s->code_log = code_log_new(NULL, NULL);
+        if (!s->code_log)
+            return complain(STATUS_RUNTIME, "out of memory for listings");
+    }
     s->ram = hosted_ram_new(s->options.ram_bytes);
     if (!s->ram)
         return complain(STATUS_RUNTIME, hosted_error());

@@ -399,8 +399,8 @@ static bool accel_item(struct options *o, const struct item *item)
     if (!need_value(o, "-accel bt", item))
         return false;
     if (!strcmp(name, "tc-size")) {
-        if (!options_size(value, 1u << 20, &number) || number < (64u << 10) || number > (1ull << 30))
-            return bad_choice(o, item, "64K to 1G");
+        if (!options_size(value, 1u << 20, &number) || number < (128u << 10) || number > (1ull << 30))
+            return bad_choice(o, item, "128K to 1G");
         o->tc_bytes = number & ~4095ull;
         return true;
     }

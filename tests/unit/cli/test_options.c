@@ -223,7 +223,7 @@ static void errors_name_the_offender_and_what_would_do(void **state)
         { "-kernel k -smp 2", "'2'", "-smp 1" },
         { "-kernel k -cpu max,+avx", "'+avx'", "models" },
         { "-kernel k -accel kvm", "'kvm'", "bt" },
-        { "-kernel k -accel bt,tc-size=32k", "'32k'", "64K to 1G" },
+        { "-kernel k -accel bt,tc-size=64k", "'64k'", "128K to 1G" },
         { "-kernel k -accel bt,chain=maybe", "'maybe'", "on or off" },
         { "-kernel k -accel bt,chain", "'chain'", "chain=" },
         { "-kernel k -accel bt,stats=", "'stats'", "stats=" },
