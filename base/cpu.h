@@ -149,6 +149,8 @@ struct vcpu {
     int host_signal;
     int host_code;          /* si_code */
     uint64_t host_rip, host_addr;
+    bool host_is_write;     /* SIGSEGV: the access was a store                           */
+    uint64_t sample_rip;    /* where the last timer signal found translated code, or 0    */
 
     /* What it is wired to; set once by monitor/machine_pc.c */
     struct log *log;

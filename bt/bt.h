@@ -60,6 +60,10 @@ bool bt_locate(struct vcpu *cpu);
 /** The TC's executable range, for signal handlers. */
 bool bt_contains(const struct bt *bt, uint64_t host_rip);
 
+/** Note where the sampling timer found translated code (cpu->sample_rip): hot code and address
+ *  spaces that compute move to the window form. Called by the monitor between runs. */
+void bt_sample(struct vcpu *cpu);
+
 /** Where a handler sends RIP after a host signal in translated code: leaves with EXIT_HOST. */
 uint64_t bt_signal_stub(const struct bt *bt);
 /** Fetch mappings died (mmu_ops): jump tables and shadow return stacks follow. */

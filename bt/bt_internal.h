@@ -42,6 +42,9 @@ struct xlate {
     uint32_t page_eip;     /* EIP of the first byte of the TU's page                     */
     bool straddles;        /* the TU is one instruction that lies in two pages           */
     bool ends;             /* the instruction just translated ended the TU               */
+    bool use_window;       /* accesses in the window form where it serves                */
+    bool is_user;          /* CPL 3: stores may use the window too                       */
+    bool no_window;        /* this instruction needs a plain host address                */
     struct insn in;
 
     /* the present instruction */
@@ -65,6 +68,24 @@ struct world_stubs {
     enum exit_reason (*enter)(struct vcpu *cpu, const uint8_t *code);
 };
 
+/* What was learnt of the TU that starts at a PA (form.c). */
+enum site_form { SITE_UNKNOWN, SITE_WINDOW, SITE_CHECKED };
+struct site {
+    uint64_t pa;
+    uint8_t form;
+};
+#define BT_SITES 8192u
+
+/* How often the sampling timer found user code of an address space running. */
+struct space {
+    uint32_t cr3;
+    uint32_t samples;
+};
+#define BT_SPACES 16u
+
+/* The host's signal number, as the platform stores it. */
+#define HOST_SIGSEGV 11
+
 #define SHADOW_STACK_BYTES 65536u
 #define SHADOW_SENTINELS   64u
 
@@ -80,7 +101,11 @@ struct bt {
     unsigned view;          /* whose stack and tables are loaded                           */
     uint32_t view_mode[2];  /* mode under which the view's jump table was filled           */
     uint64_t generation;    /* of the cache, when the stacks were last known good          */
-    bool jt_dirty;
+    uint32_t key_mode;      /* mode of the CCFs to be found: with MODE_WINDOW where it holds */
+    uint64_t gs_base;       /* what platform_window_select was last given                  */
+    struct site site[BT_SITES]; /* direct mapped by PA                                     */
+    struct space space[BT_SPACES];
+    unsigned next_space;
     uint64_t reserve_bytes;
     struct verify_work *verify_work; /* verify=on */
     struct ccf_draft draft;
@@ -90,6 +115,15 @@ struct bt {
 /* ---- translate.c -------------------------------------------------------------------------- */
 /** Make the CCF of key (whose bytes start at `code`, `avail` of them in this page). */
 enum x86_rc bt_translate(struct bt *bt, const struct ccf_key *key, gva_t va, struct ccf **out);
+
+/* ---- form.c: which form of memory access a CCF gets ---------------------------------------- */
+/** Decide for the TU of `key`. */
+bool form_use_window(struct bt *bt, const struct ccf_key *key);
+/** Before user or kernel code runs: windows opened, selected and up to date. Sets bt->key_mode. */
+void form_sync(struct bt *bt);
+/** A host fault at cpu->host_addr in `ccf`. @return where to go on, or NULL when it is no miss
+ *  of a window. */
+const uint8_t *form_window_miss(struct bt *bt);
 
 /* ---- idiom.c: each one says what it does to flags. None of these touches them unless said -- */
 struct hmem vcpu_mem(size_t offset);

@@ -205,12 +205,41 @@ static void ask(struct xlate *x, unsigned seg, unsigned size, unsigned access, b
         x->stores = true;
 }
 
+/* The kernel stores through its checked table only: traces and dirty bits never concern its
+ * window. */
+static bool can_window(const struct xlate *x, unsigned access)
+{
+    return x->use_window && !x->is_cold && !x->no_window && (x->is_user || !(access & MEM_WRITE));
+}
+
+/* The operand as it stands, in the window: the host's MMU does the look-up, and a miss is a
+ * signal that finds the slow path by itself. */
+static void window_operand(struct xlate *x, const struct guest_ea *ea, bool is_based, struct hmem *m)
+{
+    x->has_slow = true;
+    if (ea->asize == 4 && !is_based) {
+        *m = ea_expression(ea, 0);
+    } else {
+        idiom_offset(x, ea, H_EA);
+        if (is_based) {
+            e_mov_r32_m32(x->e, H_T1, vcpu_mem(VCPU_OFS(seg_base) + 4 * ea->seg));
+            e_lea_r32(x->e, H_EA, hmem_index(H_EA, H_T1, 0, 0));
+        }
+        *m = hmem_base(H_EA, 0);
+    }
+    m->window = true;
+}
+
 bool idiom_access(struct xlate *x, const struct guest_ea *ea, unsigned size, unsigned access, struct hmem *m)
 {
     enum seg_form form = seg_form(x, ea->seg, access);
     bool is_one_reg = ea->base != H_NONE && ea->index == H_NONE && ea->disp == 0 && ea->asize == 4;
     enum host_reg reg = H_EA;
 
+    if (form != SEG_CHECKED && can_window(x, access)) {
+        window_operand(x, ea, form == SEG_BASED, m);
+        return true;
+    }
     if (form == SEG_CHECKED && !x->is_cold) {
         x->has_slow = x->is_slow_only = true;
         ASSERT(x->nunresolved < XL_MAX_PENDING);

@@ -154,6 +154,7 @@ static void generic_mem(struct xlate *x)
     if (!in->mem_size) /* a hint: nothing is accessed */
         return;
     idiom_ea_of_insn(in, &ea);
+    x->no_window = is_high(in->reg_kind, in->reg);
     if (!idiom_access(x, &ea, in->mem_size, mem_access(in), &m))
         return;
     if (is_high(in->reg_kind, in->reg)) {
@@ -253,9 +254,12 @@ void lower_shift_cl(struct xlate *x)
         idiom_ea_of_insn(in, &ea);
         if (!idiom_access(x, &ea, in->mem_size, mem_access(in), &m))
             return;
-        e_lea_r64(x->e, H_EA, m);
+        if (!m.window) {
+            e_lea_r64(x->e, H_EA, m);
+            m = hmem_base(H_EA, 0);
+        }
         e_mov_r32_r32(x->e, H_RCX, H_ECX);
-        e_op_rm(x->e, generic_flags(in), in->opcode, host_field(in->reg_kind, in->reg), hmem_base(H_EA, 0));
+        e_op_rm(x->e, generic_flags(in), in->opcode, host_field(in->reg_kind, in->reg), m);
         return;
     }
     if (is_high_byte_clash(in)) { /* SHL CH, CL */
@@ -275,9 +279,12 @@ void lower_cmpxchg8b(struct xlate *x)
     idiom_ea_of_insn(&x->in, &ea);
     if (!idiom_access(x, &ea, 8, MEM_READ | MEM_WRITE, &m))
         return;
-    e_lea_r64(x->e, H_EA, m);
+    if (!m.window) {
+        e_lea_r64(x->e, H_EA, m);
+        m = hmem_base(H_EA, 0);
+    }
     e_mov_r32_r32(x->e, H_RCX, H_ECX);
-    e_op_rm(x->e, ENC_0F | (x->in.has_lock ? ENC_LOCK : 0), 0xc7, 1, hmem_base(H_EA, 0));
+    e_op_rm(x->e, ENC_0F | (x->in.has_lock ? ENC_LOCK : 0), 0xc7, 1, m);
 }
 
 /* to = from shifted by n, right arithmetic or (left then right) to keep the low bits. */
@@ -345,6 +352,8 @@ void lower_maskmov(struct xlate *x)
     const struct insn *in = &x->in;
     struct guest_ea ea = idiom_ea_reg((enum seg_id)in->seg, H_RDI, in->asize);
     struct hmem m;
+
+    x->no_window = true;
 
     if (!idiom_access(x, &ea, in->p66_is_opcode ? 16 : 8, MEM_READ | MEM_WRITE, &m))
         return;

@@ -125,8 +125,11 @@ struct bt *bt_new(struct vcpu *cpu, const struct bt_options *options, const stru
     bt->stubs = host->lahf64 ? &stubs_lahf : &stubs_pushf;
     if (bt->opt.max_insns == 0 || bt->opt.max_insns > CCF_MAX_INSNS)
         bt->opt.max_insns = CCF_MAX_INSNS;
-    if (bt->opt.icount)
+    if (bt->opt.icount) {
         bt->opt.max_insns = 1;
+        if (bt->opt.mem == MEM_ADAPTIVE) /* samples come by the host's clock */
+            bt->opt.mem = MEM_CHECKED;
+    }
     set_stubs(bt);
     cpu->bt = bt;
     cpu->tc = make_cache(bt);
@@ -266,7 +269,7 @@ static enum x86_rc find(struct bt *bt, struct ccf **out, bool *is_global)
     enum x86_rc rc = mmu_fetch(cpu, va, &pa, is_global);
     if (rc != X86_OK)
         return rc;
-    struct ccf_key key = { .pa = pa.v, .eip = cpu->eip, .cs_base = cs->base, .mode = cpu->mode };
+    struct ccf_key key = { .pa = pa.v, .eip = cpu->eip, .cs_base = cs->base, .mode = bt->key_mode };
     *out = tcache_lookup(cpu->tc, &key);
     if (*out) {
         rc = check_second_page(bt, va, out);
@@ -306,8 +309,9 @@ static void sync_view(struct bt *bt)
         cpu->shadow_top = bt->stack_top[view];
     }
     mmu_select_view(cpu);
-    if (!(cpu->mode & MODE_STEP) && bt->view_mode[view] != cpu->mode) {
-        bt->view_mode[view] = cpu->mode;
+    form_sync(bt);
+    if (!(cpu->mode & MODE_STEP) && bt->view_mode[view] != bt->key_mode) {
+        bt->view_mode[view] = bt->key_mode;
         tcache_jt_drop_all(cpu->tc, view, false);
         cut_stack(bt, view);
     }
@@ -344,6 +348,23 @@ static void chain(struct bt *bt, uint32_t handle, struct ccf *to, bool is_global
     }
 }
 
+/* Run; misses of the window are served here, and the instruction goes on. */
+static enum exit_reason enter(struct bt *bt, const uint8_t *code)
+{
+    struct vcpu *cpu = bt->cpu;
+
+    for (;;) {
+        enum exit_reason reason = bt->stubs->enter(cpu, code);
+        cpu->stats.exit[reason]++;
+        STAT_INC(cpu, exit_total);
+        if (reason != EXIT_HOST)
+            return reason;
+        code = form_window_miss(bt);
+        if (!code)
+            return reason;
+    }
+}
+
 enum exit_reason bt_run(struct vcpu *cpu)
 {
     struct bt *bt = cpu->bt;
@@ -358,9 +379,7 @@ enum exit_reason bt_run(struct vcpu *cpu)
     for (;;) {
         sync_generation(bt);
         LOG(cpu->log, exec, "exec EIP 0x%08x mode 0x%05x esp 0x%08x\n", cpu->eip, cpu->mode, cpu->gpr[ESP]);
-        enum exit_reason reason = bt->stubs->enter(cpu, ccf->hot + ccf->body_ofs);
-        cpu->stats.exit[reason]++;
-        STAT_INC(cpu, exit_total);
+        enum exit_reason reason = enter(bt, ccf->hot + ccf->body_ofs);
         if (reason != EXIT_CHAIN && reason != EXIT_LOOKUP)
             return reason;
 

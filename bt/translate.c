@@ -157,6 +157,7 @@ static void slow_pass(struct xlate *x)
     x->is_cold = true;
     x->stores = false;
     x->cold_of[x->d->ninsns] = x->cold.p;
+    x->d->insns[x->d->ninsns].cold_ofs = (uint32_t)(x->cold.p - x->cold.start);
     idiom_resolve_slow(x);
     idiom_store_eip(x);
     lower_insn(x);
@@ -174,7 +175,7 @@ static void translate_insn(struct xlate *x, uint32_t guest_ofs)
     d->insns[d->ninsns] = (struct ccf_insn){ .guest_ofs = (uint16_t)guest_ofs,
                                              .hot_ofs = (uint32_t)(x->hot.p - x->hot.start),
                                              .cold_ofs = (uint32_t)(x->cold.p - x->cold.start) };
-    x->has_slow = x->is_slow_only = x->stores = x->has_target_in_ea = false;
+    x->has_slow = x->is_slow_only = x->stores = x->has_target_in_ea = x->no_window = false;
     x->callout = CALLOUT_COUNT;
     x->cold_of[d->ninsns] = NULL;
     lower_insn(x);
@@ -235,6 +236,8 @@ static void start(struct xlate *x, struct bt *bt, const struct ccf_key *key, con
     x->e = &x->hot;
     x->is_cold = x->ends = x->straddles = false;
     x->mode = key->mode;
+    x->is_user = (key->mode & MODE_CPL3) != 0;
+    x->use_window = form_use_window(bt, key);
     x->eip = key->eip;
     x->page_eip = key->eip - ((uint32_t)key->pa & GUEST_PAGE_MASK);
     x->npending = x->nunresolved = 0;
@@ -258,6 +261,12 @@ static uint32_t next_eip(const struct xlate *x)
     return x->mode & MODE_CODE32 ? next : next & 0xffff;
 }
 
+/* What follows belongs to no instruction: the way on to the next TU, and islands. */
+static void begin_tail(struct xlate *x)
+{
+    x->d->tail_ofs = (uint32_t)(x->hot.p - x->hot.start);
+}
+
 /* Decode and translate until the TU ends. false: the first instruction is cut off by the page. */
 static bool translate_tu(struct xlate *x, const struct source *src, unsigned max_insns)
 {
@@ -269,6 +278,7 @@ static bool translate_tu(struct xlate *x, const struct source *src, unsigned max
         if (rc == DECODE_TRUNCATED && !x->straddles) {
             if (!x->d->ninsns)
                 return false;
+            begin_tail(x);
             idiom_jump_by_table(x, x->eip); /* the next instruction straddles */
             break;
         }
@@ -296,10 +306,13 @@ static bool translate_tu(struct xlate *x, const struct source *src, unsigned max
             break;
         if (x->d->ninsns == max_insns || x->straddles || ofs >= src->avail ||
             x->d->nlinks + 3 > CCF_MAX_LINKS || x->next_eip < x->in.len) {
+            begin_tail(x);
             idiom_jump(x, x->eip);
             break;
         }
     }
+    if (x->ends)
+        begin_tail(x);
     idiom_islands(x, 0, false);
     x->d->guest_len = ofs;
     return true;
@@ -380,6 +393,7 @@ static void verify_draft(struct bt *bt, const struct tcache_room *room)
         .hot_address = (uint64_t)(uintptr_t)room->hot + (uint64_t)room->exec_delta,
         .cold_address = (uint64_t)(uintptr_t)room->cold + (uint64_t)room->exec_delta,
         .entries = entries, .nentries = ARRAY_LEN(entries), .work = bt->verify_work,
+        .allow_window = bt->xl.use_window,
     };
 
     if (verify_ccf(&in, &err))

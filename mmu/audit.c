@@ -54,7 +54,7 @@ static void audit_slots(struct audit *a, uint32_t vpn, uint64_t load, uint64_t s
         return;
     expect(a, store == load, vpn, "load and store slot differ");
     expect(a, (m->kind[pfn] & PAGE_KIND) == REGION_RAM, vpn, "store slot of a page that is not RAM");
-    expect(a, !(m->kind[pfn] & PAGE_TRACED), vpn, "store slot of a traced page");
+    expect(a, !(m->kind[pfn] & PAGE_GUARDED), vpn, "store slot of a traced page");
     expect(a, rmap_has(m, a->id, vpn, pfn), vpn, "store slot unknown to the reverse map");
 }
 

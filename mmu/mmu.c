@@ -4,6 +4,7 @@
  * the reverse map are sparse.
  */
 #include "mmu/mmu_internal.h"
+#include "mmu/window_internal.h"
 
 struct mmu *mmu_new(struct vcpu *cpu, const struct mmu_config *config)
 {
@@ -39,6 +40,7 @@ void mmu_free(struct mmu *m)
         m->cpu->mmu = NULL;
     for (int i = 0; i < VIEW_COUNT; i++)
         view_done(&m->view[i]);
+    windows_done(m);
     rmap_done(m);
     if (m->kind)
         platform_release(m->kind, m->ram_pages);

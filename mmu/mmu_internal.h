@@ -33,7 +33,9 @@
 /* The byte of the physical map for a page of the RAM block: an enum region_kind and PAGE_TRACED.
  * 0 is plain RAM that may have store slots. Pages past the block count as REGION_MMIO. */
 #define PAGE_KIND   0x03u
-#define PAGE_TRACED 0x80u
+#define PAGE_TRACED 0x80u /* holds translated code                                        */
+#define PAGE_TABLE  0x40u /* a page table that a window's mappings came from              */
+#define PAGE_GUARDED (PAGE_TRACED | PAGE_TABLE)
 
 struct page_list {
     uint32_t *vpn;
@@ -57,7 +59,8 @@ struct view {
     struct fetch_entry fetch[FETCH_ENTRIES];
 };
 
-/** Reverse map: one store slot of a PA page. `where` is the VA page, the view above it. */
+/** Reverse map: one store slot of a PA page. `where` is the VA page, the view above it;
+ *  VIEW_COUNT + i stands for a writable page of window i. */
 struct rmap_node {
     uint32_t where;
     uint32_t next; /* index, 0 ends the list */
@@ -76,6 +79,7 @@ struct mmu {
     struct rmap_node *rmap; /* [RMAP_NODES], [0] unused                                */
     uint32_t rmap_free;     /* list of nodes given back                                */
     uint32_t rmap_fresh;    /* nodes from here on were never used                      */
+    struct windows *windows; /* NULL until the first is opened                          */
 };
 
 /* ---- physical map (ram.c) ---------------------------------------------------- */
@@ -156,7 +160,9 @@ void shadow_flush(struct mmu *m);
 /* ---- reverse map (trace.c) ------------------------------------------------------ */
 bool rmap_init(struct mmu *m);
 void rmap_done(struct mmu *m);
-void rmap_add(struct mmu *m, enum mmu_view_id id, uint32_t vpn, uint64_t pfn);
+void rmap_add(struct mmu *m, unsigned id, uint32_t vpn, uint64_t pfn);
+/** Take every store slot and writable window page away from a page, and mark it. */
+void trace_guard(struct mmu *m, uint64_t pfn, unsigned why);
 /** Report bytes of a page written by the guest, if it is traced. They are there already. */
 void trace_report(struct mmu *m, gpa_t pa, uint32_t len);
 

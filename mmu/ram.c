@@ -12,7 +12,7 @@ void mmu_set_region(struct mmu *m, gpa_t pa, uint64_t bytes, enum region_kind ki
     uint64_t end = (pa.v + bytes + GUEST_PAGE_MASK) >> GUEST_PAGE_SHIFT;
 
     for (uint64_t pfn = first; pfn < end && pfn < m->ram_pages; pfn++)
-        m->kind[pfn] = (uint8_t)((m->kind[pfn] & PAGE_TRACED) | kind);
+        m->kind[pfn] = (uint8_t)((m->kind[pfn] & PAGE_GUARDED) | kind);
     shadow_flush(m);
 }
 

@@ -16,6 +16,7 @@
  * a fetched bit is listed; the fetch TLB holds only pages with their fetched bit set.
  */
 #include "mmu/mmu_internal.h"
+#include "mmu/window_internal.h"
 
 bool view_init(struct view *v)
 {
@@ -179,6 +180,9 @@ static void region_drop(struct mmu *m, enum mmu_view_id id, uint32_t region)
     uint32_t first = region * REGION_PAGES;
     bool was_fetched = false;
 
+    if (m->windows)
+        windows_drop_va(m, first, REGION_PAGES);
+
     for (uint32_t vpn = first; vpn < first + REGION_PAGES; vpn++)
         if (v->page[vpn]) {
             was_fetched |= page_drop(v, vpn);
@@ -193,6 +197,8 @@ void shadow_drop_va(struct mmu *m, gva_t va)
 {
     uint32_t vpn = gva_page(va), region = va.v >> REGION_SHIFT;
 
+    if (m->windows)
+        windows_drop_va(m, vpn, 1);
     for (unsigned i = 0; i < VIEW_COUNT; i++) {
         struct view *v = &m->view[i];
         if (__builtin_expect(v->large[region / 64] >> region % 64 & 1, 0)) {
@@ -221,11 +227,13 @@ void mmu_cr3_loaded(struct vcpu *cpu)
         (void)mmu_load_pdptes(cpu, cpu->cr3);
     view_drop_plain(cpu->mmu, VIEW_SUPERVISOR);
     view_drop_plain(cpu->mmu, VIEW_USER);
+    windows_switch(cpu->mmu);
 }
 
 void mmu_flush_all(struct vcpu *cpu)
 {
     shadow_flush(cpu->mmu);
+    windows_flush(cpu->mmu);
 }
 
 /* ---- filling -------------------------------------------------------------------- */

@@ -10,6 +10,7 @@
  * flushed and the map starts again.
  */
 #include "mmu/mmu_internal.h"
+#include "mmu/window_internal.h"
 
 bool rmap_init(struct mmu *m)
 {
@@ -33,8 +34,20 @@ static uint64_t *node_slot(struct mmu *m, const struct rmap_node *node)
     return &m->view[node->where >> RMAP_VIEW_SHIFT].store[2 * (node->where & (VIEW_PAGES - 1))];
 }
 
+static bool is_window_node(const struct rmap_node *node)
+{
+    return node->where >> RMAP_VIEW_SHIFT >= VIEW_COUNT;
+}
+
+static unsigned node_window(const struct rmap_node *node)
+{
+    return (node->where >> RMAP_VIEW_SHIFT) - VIEW_COUNT;
+}
+
 static bool node_is_live(struct mmu *m, const struct rmap_node *node, uint64_t pfn)
 {
+    if (is_window_node(node))
+        return windows_is_writable(m, node_window(node), node->where & (VIEW_PAGES - 1));
     return *node_slot(m, node) == slot_value(ram_page(m, pfn), node->where & (VIEW_PAGES - 1));
 }
 
@@ -52,6 +65,7 @@ static void rmap_restart(struct mmu *m)
 {
     LOG(m->cpu->log, trace, "reverse map is full, flushing the views\n");
     shadow_flush(m);
+    windows_flush(m);
     platform_zero(m->rmap_head, m->ram_pages * sizeof *m->rmap_head);
     m->rmap_free = 0;
     m->rmap_fresh = 1;
@@ -70,9 +84,9 @@ static uint32_t node_alloc(struct mmu *m)
     return m->rmap_fresh++;
 }
 
-void rmap_add(struct mmu *m, enum mmu_view_id id, uint32_t vpn, uint64_t pfn)
+void rmap_add(struct mmu *m, unsigned id, uint32_t vpn, uint64_t pfn)
 {
-    uint32_t where = vpn | (uint32_t)id << RMAP_VIEW_SHIFT;
+    uint32_t where = vpn | id << RMAP_VIEW_SHIFT;
     uint32_t *link = &m->rmap_head[pfn];
 
     while (*link) {
@@ -90,6 +104,20 @@ void rmap_add(struct mmu *m, enum mmu_view_id id, uint32_t vpn, uint64_t pfn)
     m->rmap_head[pfn] = index;
 }
 
+void trace_guard(struct mmu *m, uint64_t pfn, unsigned why)
+{
+    m->kind[pfn] |= (uint8_t)why;
+    while (m->rmap_head[pfn]) {
+        struct rmap_node *node = &m->rmap[m->rmap_head[pfn]];
+
+        if (is_window_node(node))
+            windows_protect(m, node_window(node), node->where & (VIEW_PAGES - 1));
+        else if (node_is_live(m, node, pfn))
+            *node_slot(m, node) = 0;
+        node_unlink(m, &m->rmap_head[pfn]);
+    }
+}
+
 void mmu_trace_add(struct mmu *m, gpa_t pa)
 {
     uint64_t pfn = gpa_page(pa);
@@ -97,14 +125,7 @@ void mmu_trace_add(struct mmu *m, gpa_t pa)
     if (pfn >= m->ram_pages || (m->kind[pfn] & PAGE_TRACED))
         return;
     LOG(m->cpu->log, trace, "trace set on PA 0x%09llx\n", (unsigned long long)pfn << GUEST_PAGE_SHIFT);
-    m->kind[pfn] |= PAGE_TRACED;
-    while (m->rmap_head[pfn]) {
-        struct rmap_node *node = &m->rmap[m->rmap_head[pfn]];
-
-        if (node_is_live(m, node, pfn))
-            *node_slot(m, node) = 0;
-        node_unlink(m, &m->rmap_head[pfn]);
-    }
+    trace_guard(m, pfn, PAGE_TRACED);
 }
 
 void mmu_trace_remove(struct mmu *m, gpa_t pa)
@@ -124,7 +145,11 @@ bool mmu_is_traced(struct mmu *m, gpa_t pa)
 
 void trace_report(struct mmu *m, gpa_t pa, uint32_t len)
 {
-    if (!(page_flags(m, gpa_page(pa)) & PAGE_TRACED) || !m->ops.traced_write)
+    unsigned flags = page_flags(m, gpa_page(pa));
+
+    if ((flags & PAGE_TABLE) && pa.v >> GUEST_PAGE_SHIFT < m->ram_pages)
+        windows_table_written(m, pa.v, len);
+    if (!(flags & PAGE_TRACED) || !m->ops.traced_write)
         return;
     LOG(m->cpu->log, trace, "traced write of %u bytes at PA 0x%09llx, EIP 0x%08x\n", len,
         (unsigned long long)pa.v, m->cpu->eip);

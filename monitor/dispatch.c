@@ -40,23 +40,33 @@ static void arm_insn(struct vm *vm, uint64_t deadline)
     vm->cpu->icount_left = vm->insn_budget;
 }
 
-static void arm(struct vm *vm)
+#define SAMPLE_NS 1000000u /* bt/form.c counts in these */
+
+static void arm(struct vm *vm, bool will_run)
 {
     uint64_t deadline = machine_next_deadline(vm->machine);
 
     vm->armed_ns = deadline;
-    if (vm->config.clock_insn)
+    if (vm->config.clock_insn) {
         arm_insn(vm, deadline);
-    else
-        platform_timer_arm(vm->cpu, to_host_ns(vm, deadline));
+        return;
+    }
+    uint64_t host_deadline = to_host_ns(vm, deadline);
+    if (will_run && vm->config.bt.mem == MEM_ADAPTIVE) { /* the sampling timer, while the guest runs */
+        uint64_t sample = platform_clock_ns() + SAMPLE_NS;
+        host_deadline = sample < host_deadline ? sample : host_deadline;
+    }
+    platform_timer_arm(vm->cpu, host_deadline);
 }
 
-static void attend(struct vm *vm)
+static void attend(struct vm *vm, bool will_run)
 {
     vm->cpu->run = 1;
+    if (vm->cpu->sample_rip)
+        bt_sample(vm->cpu);
     platform_poll(vm->cpu);
     machine_run_timers(vm->machine);
-    arm(vm);
+    arm(vm, will_run);
 }
 
 /* ---- interrupts and exceptions -------------------------------------------------------------- */
@@ -97,7 +107,7 @@ static void halt(struct vm *vm)
     STAT_INC(cpu, halt);
     cpu->eip = cpu->next_eip;
     for (;;) {
-        attend(vm);
+        attend(vm, false);
         if (can_interrupt(cpu) || machine_stop_requested(vm->machine, NULL) != STOP_NONE)
             return;
         uint64_t deadline = machine_next_deadline(vm->machine);
@@ -232,12 +242,12 @@ void vm_run(struct vm *vm, struct vm_exit *out)
 {
     struct vcpu *cpu = vm->cpu;
 
-    attend(vm);
+    attend(vm, true);
     while (!stopped(vm, out)) {
         if (!cpu->run || (vm->config.clock_insn && cpu->icount_left < 0))
-            attend(vm);
+            attend(vm, true);
         else if (machine_next_deadline(vm->machine) < vm->armed_ns)
-            arm(vm);
+            arm(vm, true);
         if (can_interrupt(cpu)) {
             take_interrupt(vm);
             continue;

@@ -57,6 +57,8 @@ void platform_window_free(uint8_t *base);
 /** Map `bytes` of guest RAM at RAM offset `ram_ofs` to window address `va`. 0 or -errno. */
 int platform_window_map(uint8_t *base, uint32_t va, uint64_t ram_ofs, uint32_t bytes, bool writable);
 int platform_window_unmap(uint8_t *base, uint32_t va, uint64_t bytes);
+/** Make `base` the host GS base, which window operands of translated code are relative to. */
+void platform_window_select(struct vcpu *cpu, uint64_t base);
 /** Most mappings the host grants us for windows, after our own needs. */
 uint32_t platform_window_vma_budget(void);
 

@@ -73,12 +73,14 @@ struct ccf {
     uint8_t region;
     bool live;
     uint32_t hot_len, cold_len;
+    uint32_t tail_ofs;        /* from hot: where the last instruction's own code ends     */
     const uint8_t *hot, *cold; /* executable view                                         */
     uint16_t verify_ofs, poll_ofs, body_ofs; /* entries, from hot                         */
     struct ccf_insn *insns;   /* [ninsns]                                                 */
     struct ccf_link *links;   /* [nlinks]                                                 */
     struct ccf_link *in;      /* links chained to this                                    */
-    uint32_t heat;            /* slow-path visits and the like, for the policies of bt    */
+    uint32_t heat;            /* samples that found it running                            */
+    uint32_t misses;          /* of a window                                              */
 };
 
 struct tcache_config {
@@ -116,7 +118,7 @@ struct ccf_draft {
     struct ccf_key key;
     uint64_t pfn2;
     uint32_t guest_len;
-    uint32_t hot_len, cold_len;
+    uint32_t hot_len, cold_len, tail_ofs;
     uint16_t verify_ofs, poll_ofs, body_ofs;
     unsigned ninsns, nlinks;
     struct ccf_insn insns[CCF_MAX_INSNS];

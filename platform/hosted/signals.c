@@ -58,6 +58,7 @@ static bool fault_in_translated_code(int sig, const siginfo_t *info, ucontext_t 
     cpu->host_code = info->si_code;
     cpu->host_rip = rip;
     cpu->host_addr = address;
+    cpu->host_is_write = (regs[REG_ERR] & PF_WR) != 0;
     regs[REG_RIP] = (greg_t)hosted_exit_stub;
     regs[REG_EFL] &= ~(greg_t)(HOST_EFL_TF | HOST_EFL_RF);
     return true;
@@ -126,7 +127,12 @@ static void on_death(int sig, siginfo_t *info, void *context)
 
 static void on_alarm(int sig, siginfo_t *info, void *context)
 {
-    (void)sig, (void)info, (void)context;
+    const ucontext_t *uc = context;
+    uintptr_t rip = (uintptr_t)uc->uc_mcontext.gregs[REG_RIP];
+
+    (void)sig, (void)info;
+    if (hosted_vcpu && hosted_in_code(rip))
+        hosted_vcpu->sample_rip = rip;
     hosted_timer_fired();
 }
 

@@ -7,10 +7,12 @@
  * puts the reservation back, in place, so that the range is never free for another
  * mapping of the process.
  */
+#include <asm/prctl.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "platform/hosted/hosted_internal.h"
@@ -22,6 +24,18 @@
 #define SPARE_MAPS 1024u
 
 #define RESERVE_FLAGS (MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE)
+
+static bool has_wrgsbase(void)
+{
+    static int known = -1;
+
+    if (known < 0) {
+        struct host_features features;
+        hosted_features(&features, false);
+        known = features.fsgsbase;
+    }
+    return known > 0;
+}
 
 uint8_t *platform_window_new(void)
 {
@@ -68,6 +82,18 @@ int platform_window_unmap(uint8_t *base, uint32_t va, uint64_t bytes)
         return -EINVAL;
     void *p = mmap(base + va, bytes, PROT_NONE, RESERVE_FLAGS | MAP_FIXED, -1, 0);
     return p == MAP_FAILED ? -errno : 0;
+}
+
+/* WRGSBASE where the kernel lets us, else a system call. */
+void platform_window_select(struct vcpu *cpu, uint64_t base)
+{
+    (void)cpu;
+    if (has_wrgsbase()) {
+        __asm__ volatile("wrgsbase %0" : : "r"(base));
+        return;
+    }
+    hosted_park();
+    syscall(SYS_arch_prctl, ARCH_SET_GS, base);
 }
 
 static unsigned read_max_maps(void)

@@ -126,6 +126,12 @@ void platform_code_free(size_t bytes, uint8_t *rw, const uint8_t *rx)
 
 /* ---- windows ---------------------------------------------------------------------- */
 
+void platform_window_select(struct vcpu *cpu, uint64_t base)
+{
+    (void)cpu;
+    (void)base;
+}
+
 uint8_t *platform_window_new(void)
 {
     uint8_t *p = map(WINDOW_BYTES + 2 * WINDOW_GUARD, PROT_NONE);

@@ -1,0 +1,170 @@
+/*
+ * Which form of memory access a CCF gets, and how code moves between the two.
+ *
+ * The *checked form* needs nothing from the host and is where all code starts. The *window
+ * form* runs the operand as it stands, but each page that it meets for the first time costs
+ * a host signal and a mapping call, 15,000 cycles or so. A timer samples where translated
+ * code runs:
+ *
+ *   checked --(user: an address space is sampled SPACE_HOT times; it gets a window, and its
+ *              code is keyed apart, by MODE_WINDOW)---------------------------> window
+ *   checked --(kernel: one CCF is sampled SITE_HOT times; the kernel has one
+ *              window for loads, and each CCF its own form)-------------------> window
+ *   window  --(a CCF misses more often than its share of the run time can pay
+ *              for: MISS_FREE, and MISS_PER_SAMPLE for each sample)-----------> checked
+ *
+ * A sample stands for a millisecond of run time, so MISS_PER_SAMPLE bounds what misses may
+ * cost to about a fifth of it. What was decided is remembered by the PA of the TU.
+ */
+#include "base/log.h"
+#include "bt/bt_internal.h"
+#include "mmu/window.h"
+
+#define SPACE_HOT 4u
+#define SITE_HOT  3u
+#define MISS_FREE 24u
+#define MISS_PER_SAMPLE 32u
+
+static struct site *site_of(struct bt *bt, uint64_t pa)
+{
+    return &bt->site[(pa ^ pa >> 13) % BT_SITES];
+}
+
+static enum site_form site_form(struct bt *bt, uint64_t pa)
+{
+    const struct site *s = site_of(bt, pa);
+
+    return s->pa == pa ? (enum site_form)s->form : SITE_UNKNOWN;
+}
+
+static void site_learn(struct bt *bt, uint64_t pa, enum site_form form)
+{
+    *site_of(bt, pa) = (struct site){ .pa = pa, .form = (uint8_t)form };
+}
+
+bool form_use_window(struct bt *bt, const struct ccf_key *key)
+{
+    enum site_form form = site_form(bt, key->pa);
+
+    if (bt->opt.mem == MEM_CHECKED || form == SITE_CHECKED || (key->mode & MODE_STEP))
+        return false;
+    if (key->mode & MODE_CPL3)
+        return (key->mode & MODE_WINDOW) != 0;
+    if (bt->opt.mem == MEM_WINDOW)
+        return mmu_window_base(bt->cpu, VIEW_SUPERVISOR) != 0;
+    return form == SITE_WINDOW && mmu_window_base(bt->cpu, VIEW_SUPERVISOR);
+}
+
+void form_sync(struct bt *bt)
+{
+    struct vcpu *cpu = bt->cpu;
+    enum mmu_view_id view = cpu->cpl == 3 ? VIEW_USER : VIEW_SUPERVISOR;
+
+    bt->key_mode = cpu->mode;
+    if (bt->opt.mem == MEM_CHECKED)
+        return;
+    if (bt->opt.mem == MEM_WINDOW)
+        mmu_window_open(cpu, view);
+    uint64_t base = mmu_window_base(cpu, view);
+    if (!base)
+        return;
+    if (view == VIEW_USER) {
+        mmu_window_sync(cpu);
+        if (!(cpu->mode & MODE_STEP))
+            bt->key_mode |= MODE_WINDOW;
+    }
+    if (base != bt->gs_base) {
+        bt->gs_base = base;
+        platform_window_select(cpu, base);
+    }
+}
+
+/* ---- towards the window ------------------------------------------------------------------------ */
+
+static void sample_space(struct bt *bt)
+{
+    struct vcpu *cpu = bt->cpu;
+    struct space *s = NULL;
+
+    if (mmu_window_base(cpu, VIEW_USER))
+        return;
+    for (unsigned i = 0; i < BT_SPACES; i++)
+        if (bt->space[i].cr3 == cpu->cr3)
+            s = &bt->space[i];
+    if (!s) {
+        s = &bt->space[bt->next_space++ % BT_SPACES];
+        *s = (struct space){ .cr3 = cpu->cr3 };
+    }
+    if (++s->samples < SPACE_HOT)
+        return;
+    s->samples = 0;
+    if (mmu_window_open(cpu, VIEW_USER)) {
+        STAT_INC(cpu, form_to_window);
+        LOG(cpu->log, shadow, "window for CR3 0x%08x\n", cpu->cr3);
+    }
+}
+
+static void sample_site(struct bt *bt, struct ccf *ccf)
+{
+    struct vcpu *cpu = bt->cpu;
+
+    if (ccf->heat < SITE_HOT || site_form(bt, ccf->key.pa) != SITE_UNKNOWN ||
+        !mmu_window_open(cpu, VIEW_SUPERVISOR))
+        return;
+    site_learn(bt, ccf->key.pa, SITE_WINDOW);
+    STAT_INC(cpu, form_to_window);
+    LOG(cpu->log, shadow, "window form for EIP 0x%08x\n", ccf->key.eip);
+    tcache_drop(cpu->tc, ccf, DROP_EVICT);
+}
+
+void bt_sample(struct vcpu *cpu)
+{
+    struct bt *bt = cpu->bt;
+    struct ccf *ccf = tcache_find_rip(cpu->tc, (const uint8_t *)(uintptr_t)cpu->sample_rip);
+
+    cpu->sample_rip = 0;
+    if (!ccf || !ccf->live || bt->opt.mem != MEM_ADAPTIVE)
+        return;
+    ccf->heat++;
+    if (ccf->key.mode & MODE_CPL3)
+        sample_space(bt);
+    else
+        sample_site(bt, ccf);
+}
+
+/* ---- and back ---------------------------------------------------------------------------------- */
+
+static void count_miss(struct bt *bt, struct ccf *ccf, unsigned weight)
+{
+    struct vcpu *cpu = bt->cpu;
+
+    ccf->misses += weight;
+    if (!ccf->live || bt->opt.mem == MEM_WINDOW || ccf->misses <= MISS_FREE + MISS_PER_SAMPLE * ccf->heat)
+        return;
+    site_learn(bt, ccf->key.pa, SITE_CHECKED);
+    STAT_INC(cpu, form_to_checked);
+    LOG(cpu->log, shadow, "checked form for EIP 0x%08x again\n", ccf->key.eip);
+    tcache_drop(cpu->tc, ccf, DROP_EVICT);
+}
+
+/* The faulting instruction has changed nothing yet: it starts again, in the window if the page
+ * can be mapped, else in its slow path, which faults, bounces or splits as the case may be. */
+const uint8_t *form_window_miss(struct bt *bt)
+{
+    struct vcpu *cpu = bt->cpu;
+    const uint8_t *rip = (const uint8_t *)(uintptr_t)cpu->host_rip;
+    enum mmu_view_id view = cpu->cpl == 3 ? VIEW_USER : VIEW_SUPERVISOR;
+    struct ccf *ccf = tcache_find_rip(cpu->tc, rip);
+    gva_t va;
+
+    if (!ccf || cpu->host_signal != HOST_SIGSEGV ||
+        !mmu_window_contains(mmu_window_base(cpu, view), cpu->host_addr, &va))
+        return NULL;
+    STAT_INC(cpu, pf_hidden);
+    const struct ccf_insn *insn = &ccf->insns[ccf_insn_at(ccf, rip)];
+    cpu->eip = ccf->key.eip + insn->guest_ofs;
+    bool is_inside = cpu->host_addr - mmu_window_base(cpu, view) <= UINT32_MAX;
+    bool is_filled = is_inside && mmu_window_fill(cpu, view, va, cpu->host_is_write);
+    count_miss(bt, ccf, is_filled ? 1 : 4);
+    return is_filled ? ccf->hot + insn->hot_ofs : ccf->cold + insn->cold_ofs;
+}

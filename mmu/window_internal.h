@@ -1,0 +1,62 @@
+/* State of windows, inside struct mmu. */
+#ifndef MMU_WINDOW_INTERNAL_H
+#define MMU_WINDOW_INTERNAL_H
+
+#include "mmu/window.h"
+
+#define WINDOW_USERS 8u             /* cached user windows                               */
+#define WINDOWS      (1u + WINDOW_USERS)
+#define WINDOW_TABLE_NODES 8192u
+#define WINDOW_TABLE_HASH  1024u
+
+/* A byte per VA page of a window. */
+#define WP_MAPPED   1u
+#define WP_WRITABLE 2u
+#define WP_PENDING  4u /* to be unmapped before the next use */
+
+struct window {
+    uint8_t *base;     /* host address of VA 0; NULL: never made                          */
+    uint8_t *page;     /* WP_* by VA page                                                 */
+    bool in_use;
+    uint32_t cr3;      /* user windows: the address space                                 */
+    uint64_t pdpte[4]; /* and under PAE its directory pointers                            */
+    uint32_t low, high; /* pages [low, high) hold every mapped one                        */
+    uint32_t pending_low, pending_high;
+    uint32_t nvmas;    /* at most so many host mappings                                   */
+    uint64_t used;     /* when it was last current                                        */
+};
+
+/** A page-table page that mappings of a user window came from. */
+struct table_node {
+    uint32_t pfn;
+    uint32_t next;      /* index, 0 ends the list                                         */
+    uint32_t va_page;   /* first VA page that the table covers                            */
+    uint32_t per_entry; /* VA pages an entry covers                                       */
+    uint8_t window;
+    uint8_t entry_bytes;
+};
+
+struct windows {
+    struct window w[WINDOWS];          /* [0] is the supervisor's                         */
+    unsigned user;                     /* index of the present user window, 0 without     */
+    uint64_t clock;
+    uint32_t budget;                   /* host mappings for all windows                   */
+    uint32_t hash[WINDOW_TABLE_HASH];
+    struct table_node *node;           /* [WINDOW_TABLE_NODES], [0] unused                */
+    uint32_t fresh, free;
+};
+
+void windows_done(struct mmu *m);
+/** CR3 was loaded: which user window is current now? */
+void windows_switch(struct mmu *m);
+/** An address's mappings end (INVLPG, page fault). */
+void windows_drop_va(struct mmu *m, uint32_t vpn, uint32_t npages);
+/** Everything ends: CR0, CR4, A20. */
+void windows_flush(struct mmu *m);
+/** A watched page-table page was written. */
+void windows_table_written(struct mmu *m, uint64_t pa, uint32_t len);
+/** A page becomes traced: it must not be writable in window `index` at vpn. */
+void windows_protect(struct mmu *m, unsigned index, uint32_t vpn);
+bool windows_is_writable(const struct mmu *m, unsigned index, uint32_t vpn);
+
+#endif
