@@ -1,0 +1,232 @@
+/*
+ * x87, MMX and SSE as an operating system meets them: CR0.TS, EM, MP and NE, CR4's OSFXSR
+ * and OSXMMEXCPT, the exceptions of vector 16 and 19, save and restore images.
+ *
+ * Ref: Intel SDM vol. 3A, ch. 2 and 13; vol. 1, ch. 8.
+ */
+#include "../lib/guest.h"
+
+static uint8_t image[512] __attribute__((aligned(16), used));
+static uint8_t image2[512] __attribute__((aligned(16), used));
+static const double one = 1.0, three = 3.0;
+static const float fone = 1.0f;
+static uint32_t control __attribute__((used));
+__asm__(".set image_m, image\n.set image2_m, image2\n.set one_m, one\n.set three_m, three\n.set fone_m, fone\n.set control_m, control");
+static const void *const keep_used[] __attribute__((used)) = { &one, &three, &fone };
+
+SNIPPET(u_fld, "fld1; fstp %st(0)");
+SNIPPET(u_fwait, "fwait");
+SNIPPET(u_mmx, "pxor %mm0, %mm0; emms");
+SNIPPET(u_sse, "xorps %xmm0, %xmm0");
+SNIPPET(u_sse2, "xorpd %xmm0, %xmm0");
+SNIPPET(u_ldmxcsr, "ldmxcsr control_m");
+SNIPPET(u_prefetch, "prefetchnta image_m; sfence");
+SNIPPET(u_fxsave, "fxsave image_m");
+SNIPPET(u_divide, "fninit; movl $0x37b, control_m; fldcw control_m; fld1; fldz; u_div: fdivrp; nop; u_next: fld1; nop");
+SNIPPET(u_divide_wait, "fninit; movl $0x37b, control_m; fldcw control_m; fld1; fldz; fdivrp; inc %eax; u_wait: fwait");
+SNIPPET(u_divide_fn, "fninit; movl $0x37b, control_m; fldcw control_m; fld1; fldz; fdivrp; fnstsw %ax; fnclex; fld1");
+SNIPPET(u_sse_divide, "movl $0x1d80, control_m; ldmxcsr control_m; xorps %xmm0, %xmm0; movss fone_m, %xmm1; u_sdiv: divss %xmm0, %xmm1");
+SNIPPET(u_sse_reset, "movl $0x1f80, control_m; ldmxcsr control_m");
+SNIPPET(u_mxcsr_reserved, "movl $0x80001f80, control_m; ldmxcsr control_m");
+SNIPPET(u_stenv, "fninit; nop; u_last: fldl one_m; fnstenv image_m");
+SNIPPET(u_save, "fninit; fldl three_m; fldl one_m; fnsave image_m; fld1; fld1; fld1; frstor image_m; fdivp; fstpl image2_m");
+SNIPPET(u_fx, "fninit; fldl three_m; movsd one_m, %xmm7; fxsave image_m; fninit; xorps %xmm7, %xmm7; fxrstor image_m; fstpl image2_m; movsd %xmm7, image2_m + 8");
+SNIPPET(u_third, "fninit; fldl one_m; fldl three_m; fdivrp; fstpl image_m; movsd one_m, %xmm0; divsd three_m, %xmm0; movsd %xmm0, image_m + 8");
+SNIPPET(u_init, "fninit; fnstcw control_m; fnstsw %ax");
+SNIPPET(u_stack_fault, "fninit; fld1; fstp %st(0); fstp %st(0); fnstsw %ax");
+
+#define TS 8u
+#define EM 4u
+#define MP 2u
+
+static struct context with(uint32_t clear, uint32_t set, int ring, const void *code)
+{
+    uint32_t cr0 = get_cr0();
+    struct context c;
+
+    set_cr0((cr0 & ~clear) | set);
+    c = run_at(ring, code);
+    set_cr0(cr0);
+    return c;
+}
+
+static void task_switched(int ring)
+{
+    struct context c;
+
+    c = with(0, TS, ring, u_fld);
+    check_fault("TS_x87", &c, V_NM, 0);
+    check_eq("TS_x87_eip", c.eip, address_of(u_fld));
+    c = with(0, TS, ring, u_mmx);
+    check_fault("TS_mmx", &c, V_NM, 0);
+    c = with(0, TS, ring, u_sse);
+    check_fault("TS_sse", &c, V_NM, 0);
+    c = with(0, TS, ring, u_sse2);
+    check_fault("TS_sse2", &c, V_NM, 0);
+    c = with(0, TS, ring, u_fxsave);
+    check_fault("TS_fxsave", &c, V_NM, 0);
+    c = with(0, TS, ring, u_ldmxcsr);
+    check_fault("TS_ldmxcsr", &c, V_NM, 0);
+    c = with(0, TS | MP, ring, u_fwait);
+    check_fault("TS_MP_fwait", &c, V_NM, 0);
+    c = with(MP, TS, ring, u_fwait);
+    check_done("TS_fwait_without_MP", &c);
+    c = with(TS, MP, ring, u_fwait);
+    check_done("MP_fwait_without_TS", &c);
+    c = with(0, TS | EM, ring, u_prefetch);
+    check_done("TS_EM_prefetch_is_free", &c);
+    c = with(0, EM, ring, u_fld);
+    check_fault("EM_x87", &c, V_NM, 0);
+    c = with(0, EM, ring, u_mmx);
+    check_fault("EM_mmx", &c, V_UD, 0);
+    c = with(0, EM, ring, u_sse);
+    check_fault("EM_sse", &c, V_UD, 0);
+    c = with(0, 0, ring, u_fld);
+    check_done("no_TS_x87", &c);
+    c = with(0, 0, ring, u_mmx);
+    check_done("no_TS_mmx", &c);
+    c = with(0, 0, ring, u_sse);
+    check_done("no_TS_sse", &c);
+}
+
+static void enabling_sse(int ring)
+{
+    struct context c;
+    uint32_t cr4 = get_cr4();
+
+    set_cr4(cr4 & ~0x200u);
+    c = run_at(ring, u_sse);
+    check_fault("sse_without_OSFXSR", &c, V_UD, 0);
+    c = run_at(ring, u_mmx);
+    check_done("mmx_without_OSFXSR", &c);
+    set_cr4(cr4 | 0x200);
+    c = run_at(ring, u_sse);
+    check_done("sse_with_OSFXSR", &c);
+    set_cr4(cr4);
+}
+
+/* The x87's pointers may be kept or read as zero, but never be an address that isn't the guest's. */
+static void check_pointer(const char *name, uint32_t got, uint32_t want) { check_eq(name, got ? got : want, want); }
+
+static void exceptions(int ring)
+{
+    struct context c = run_at(ring, u_divide);
+
+    extern uint8_t u_next[], u_wait[], u_sdiv[], u_div[];
+
+    check_fault_differs("x87_divide_by_zero_at_next", &c, V_MF, 0);
+    check_eq_differs("x87_divide_by_zero_eip", c.eip, address_of(u_next));
+    __asm__ volatile("fnstenv %0" : "=m"(image));
+    if (c.vector == V_MF)
+        check_pointer("x87_fip_after_exception", peek(address_of(image) + 12), address_of(u_div));
+    __asm__ volatile("fninit");
+    c = run_at(ring, u_divide_wait);
+    check_fault("x87_divide_by_zero_at_fwait", &c, V_MF, 0);
+    check_eq("x87_divide_by_zero_at_fwait_eip", c.eip, address_of(u_wait));
+    check_eq("instructions_between_ran", c.eax, 1);
+    __asm__ volatile("fninit");
+    c = run_at(ring, u_divide_fn);
+    check_done("no_wait_forms_see_the_status", &c);
+    check_eq("status_word_ES_ZE", c.eax & 0x84, 0x84);
+    __asm__ volatile("fninit");
+
+    set_cr4(get_cr4() | 0x400);
+    c = run_at(ring, u_sse_divide);
+    check_fault_differs("sse_divide_by_zero", &c, 19, 0);
+    check_eq_differs("sse_divide_by_zero_eip", c.eip, address_of(u_sdiv));
+    set_cr4(get_cr4() & ~0x400u);
+    c = run_at(ring, u_sse_divide);
+    check_fault_differs("sse_divide_by_zero_without_OSXMMEXCPT", &c, V_UD, 0);
+    run_at(ring, u_sse_reset);
+    c = run_at(ring, u_mxcsr_reserved);
+    check_fault_differs("reserved_bit_of_MXCSR", &c, V_GP, 0);
+}
+
+static uint32_t word(const uint8_t *p, unsigned i) { return peek(address_of(p) + 4 * i); }
+
+static void images(int ring)
+{
+    struct context c;
+    extern uint8_t u_last[];
+
+    c = run_at(ring, u_init);
+    check_eq("fninit_control", control & 0xffff, 0x37f);
+    check_eq("fninit_status", c.eax & 0xffff, 0);
+    c = run_at(ring, u_stenv);
+    check_done("fnstenv", &c);
+    check_eq("fnstenv_control", word(image, 0) & 0xffff, 0x37f);
+    check_eq("fnstenv_tag", word(image, 2) & 0xffff, 0x3fff);
+    check_pointer("fnstenv_instruction_pointer", word(image, 3), address_of(u_last));
+    check_pointer("fnstenv_data_pointer", word(image, 5), address_of(&one));
+    memset(image, 0, sizeof image);
+    c = run_at(ring, u_save);
+    check_done("fnsave_frstor", &c);
+    check_eq("fnsave_frstor_quotient_high", word(image2, 1), 0x3fd55555);
+    memset(image2, 0, sizeof image2);
+    c = run_at(ring, u_fx);
+    check_done("fxsave_fxrstor", &c);
+    check_eq("fxsave_fxrstor_x87", word(image2, 1), 0x40080000);
+    check_eq("fxsave_fxrstor_sse", word(image2, 3), 0x3ff00000);
+    check_eq("fxsave_leaves_the_rest_alone", word(image, 120), 0);
+    c = run_at(ring, u_third);
+    check_eq("one_third_x87", word(image, 0), 0x55555555);
+    check_eq("one_third_sse", word(image, 2), 0x55555555);
+    check_eq("one_third_high", word(image, 1), 0x3fd55555);
+    c = run_at(ring, u_stack_fault);
+    check_eq_differs("stack_underflow_IE_SF", c.eax & 0x41, 0x41);
+}
+
+/* Lazy switching: two owners of the registers, changed at #NM. */
+static bool switched;
+static bool on_nm(struct frame *f)
+{
+    if (f->vector != V_NM)
+        return false;
+    __asm__ volatile("clts");
+    switched = true;
+    return true;
+}
+
+static void lazy(void)
+{
+    struct context c;
+
+    guest_hook = on_nm;
+    set_cr0(get_cr0() | TS);
+    c = run_at(3, u_third);
+    guest_hook = NULL;
+    set_cr0(get_cr0() & ~TS);
+    check_done("lazy_switch_restarts", &c);
+    check("lazy_switch_happened", switched);
+    check_eq("lazy_switch_result", word(image, 1), 0x3fd55555);
+}
+
+/* The registers keep their values over interrupts, far excursions and a busy console. */
+static void persistence(void)
+{
+    uint32_t lo = 0, hi = 0;
+
+    __asm__ volatile("fninit; fldl %0; movsd %0, %%xmm5" : : "m"(three));
+    say("# a line of output, some port accesses\n");
+    for (int i = 0; i < 1000; i++)
+        (void)inb(0x61);
+    run_at(3, u_fwait);
+    __asm__ volatile("fstpl image_m; movsd %xmm5, image_m + 8");
+    lo = word(image, 1);
+    hi = word(image, 3);
+    check_eq("x87_survives", lo, 0x40080000);
+    check_eq("sse_survives", hi, 0x40080000);
+}
+
+void guest_main(void)
+{
+    set_cr4(get_cr4() | 0x200);
+    for (int ring = 0; ring <= 3; ring += 3) {
+        task_switched(ring);
+        enabling_sse(ring);
+        exceptions(ring);
+        images(ring);
+    }
+    lazy();
+    persistence();
+}
