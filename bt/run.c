@@ -280,20 +280,6 @@ static enum x86_rc find(struct bt *bt, struct ccf **out, bool *is_global)
     return bt_translate(bt, &key, va, out);
 }
 
-enum x86_rc bt_translate_at(struct vcpu *cpu, unsigned max_insns, struct ccf **out)
-{
-    struct bt *bt = cpu->bt;
-    unsigned usual = bt->opt.max_insns;
-    bool is_global;
-
-    if (max_insns && max_insns < usual)
-        bt->opt.max_insns = max_insns;
-    mmu_select_view(cpu);
-    enum x86_rc rc = find(bt, out, &is_global);
-    bt->opt.max_insns = usual;
-    return rc;
-}
-
 /* ---- running -------------------------------------------------------------------------------------- */
 
 /* Bring stack, tables and mode of the present privilege in. */
@@ -315,6 +301,20 @@ static void sync_view(struct bt *bt)
         tcache_jt_drop_all(cpu->tc, view, false);
         cut_stack(bt, view);
     }
+}
+
+enum x86_rc bt_translate_at(struct vcpu *cpu, unsigned max_insns, struct ccf **out)
+{
+    struct bt *bt = cpu->bt;
+    unsigned usual = bt->opt.max_insns;
+    bool is_global;
+
+    if (max_insns && max_insns < usual)
+        bt->opt.max_insns = max_insns;
+    sync_view(bt);
+    enum x86_rc rc = find(bt, out, &is_global);
+    bt->opt.max_insns = usual;
+    return rc;
 }
 
 static void sync_generation(struct bt *bt)

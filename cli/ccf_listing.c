@@ -147,7 +147,7 @@ static bool is_transfer(const struct ccf *ccf, uint64_t address, uint32_t *eip)
     return false;
 }
 
-/* The guest instruction whose code starts here; ninsns for the tail, -1 for none. */
+/* The guest instruction whose code starts here, or -1. */
 static int insn_at(const struct ccf *ccf, uint64_t address)
 {
     uint64_t ofs = address - (uintptr_t)ccf->hot;
@@ -155,7 +155,7 @@ static int insn_at(const struct ccf *ccf, uint64_t address)
     for (unsigned i = 0; i < ccf->ninsns; i++)
         if (ccf->insns[i].hot_ofs == ofs)
             return (int)i;
-    return ofs == ccf->tail_ofs ? ccf->ninsns : -1;
+    return -1;
 }
 
 /* A JMP to a slow path that stands for itself, not for an instruction. */
@@ -202,9 +202,8 @@ static const char *address_name(void *ctx, uint64_t address)
     } else if (in_cold(ccf, address)) {
         snprintf(j->name, sizeof j->name, j->is_cold ? "+0x%03" PRIx64 : "slow", address - (uintptr_t)ccf->cold);
     } else if (insn_at(ccf, address) >= 0) {
-        int i = insn_at(ccf, address);
-        uint32_t ofs = i < ccf->ninsns ? ccf->insns[i].guest_ofs : ccf->guest_len;
-        snprintf(j->name, sizeof j->name, "code of 0x%08" PRIx32, ccf->key.eip + ofs);
+        snprintf(j->name, sizeof j->name, "code of 0x%08" PRIx32,
+                 ccf->key.eip + ccf->insns[insn_at(ccf, address)].guest_ofs);
     } else {
         snprintf(j->name, sizeof j->name, "%s+0x%03" PRIx64, j->is_cold ? "hot" : "",
                  address - (uintptr_t)ccf->hot);
@@ -394,9 +393,9 @@ static size_t host_insn(struct job *j, const uint8_t *at, size_t left, char *out
 
     name_operands(j, at, len, text);
     if (j->view->offsets)
-        snprintf(out, size, "+0x%03zx  %.130s", (size_t)(at - part), text);
+        snprintf(out, size, "+0x%03x  %.100s", (unsigned)(at - part), text);
     else
-        snprintf(out, size, "%.130s", text);
+        snprintf(out, size, "%.100s", text);
     return len;
 }
 
@@ -433,9 +432,9 @@ static void print_hot(struct job *j)
         j->insn = i;
         print_run(j, &left, ccf->hot + ccf->insns[i].hot_ofs, ccf->hot + end);
     }
-    if (ccf->tail_ofs < ccf->hot_len &&
-        (j->view->entries || islands_end(ccf, (uintptr_t)(ccf->hot + ccf->tail_ofs)) == 0)) {
-        struct left left = left_of(j, -1, "the way on");
+    bool only_islands = islands_end(ccf, (uintptr_t)(ccf->hot + ccf->tail_ofs)) != 0;
+    if (ccf->tail_ofs < ccf->hot_len && (j->view->entries || !only_islands)) {
+        struct left left = left_of(j, -1, only_islands ? "islands" : "the way on");
         print_run(j, &left, ccf->hot + ccf->tail_ofs, ccf->hot + ccf->hot_len);
     }
 }

@@ -1,6 +1,4 @@
-/*
- * `ringdown explain`: guest code beside its translation, without running any of it.
- */
+/* `ringdown explain`: guest code beside its translation, without running any of it. */
 #ifndef CLI_EXPLAIN_H
 #define CLI_EXPLAIN_H
 
@@ -15,7 +13,7 @@ struct explain_options {
     size_t code_bytes;
     unsigned mode, cpl;       /* 16 or 32; 0 or 3                             */
     uint32_t eip;
-    bool cold, baseline, help;
+    bool cold, baseline, window, help;
     const char *cpu;          /* model name; NULL: the default                */
     char error[256];          /* after failure: one line, no newline          */
 };
@@ -23,7 +21,8 @@ struct explain_options {
 /** argv[0] is "explain". false: o->error says what is wrong. */
 bool explain_parse(struct explain_options *o, int argc, const char *const *argv);
 
-/** Translate and print; each line goes to `line` without its newline. false: o->error. */
+/** Translate and print; each line goes to `line` without its newline. false: o->error. Call once
+ *  hosted_init is done; no other VM may exist in the process. */
 bool explain_print(struct explain_options *o, void (*line)(void *ctx, const char *text), void *ctx);
 
 /** The whole command; -> exit status. */

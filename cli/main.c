@@ -14,12 +14,10 @@
 #include <unistd.h>
 
 #include "cli/code_log.h"
+#include "cli/explain.h"
 #include "cli/load.h"
 #include "cli/options.h"
 #include "cli/stats.h"
-#ifdef HAVE_EXPLAIN
-#include "cli/explain.h"
-#endif
 #include "monitor/monitor.h"
 #include "platform/hosted/hosted.h"
 
@@ -35,7 +33,7 @@ struct session {
     uint8_t *ram;
     struct chardev serial[HOSTED_CHARDEV_MAX];
     struct vm *vm;
-    struct code_log *code_log; /* -d in_asm, out_asm */
+    struct code_log *code_log; /* NULL when nobody asked for it */
     struct stats stats; /* of machines before a reset */
     uint64_t started_ns;
 };
@@ -318,6 +316,23 @@ static int write_stats(struct session *s, int status)
     return complain(status ? (enum exit_status)status : STATUS_RUNTIME, error);
 }
 
+static bool open_code_log(struct session *s, char error[LOAD_ERROR_BYTES])
+{
+    bool lists = s->options.log_mask & (1u << LOG_in_asm | 1u << LOG_out_asm);
+    int rc = 0;
+
+    if (!lists && !s->options.perf_map)
+        return true;
+    s->code_log = code_log_new();
+    if (!s->code_log || (lists && !code_log_listings(s->code_log))) {
+        snprintf(error, LOAD_ERROR_BYTES, "out of memory for listings");
+        return false;
+    }
+    if (s->options.perf_map && (rc = code_log_perf_map(s->code_log)) < 0)
+        snprintf(error, LOAD_ERROR_BYTES, "cannot write /tmp/perf-%ld.map: %s", (long)getpid(), strerror(-rc));
+    return rc == 0;
+}
+
 static int start(struct session *s)
 {
     char error[LOAD_ERROR_BYTES];
@@ -329,11 +344,8 @@ static int start(struct session *s)
         return complain(STATUS_RUNTIME, error);
     if (s->options.log_file && hosted_log_open(s->options.log_file) < 0)
         return complain(STATUS_RUNTIME, hosted_error());
-    if (s->options.log_mask & (1u << LOG_in_asm | 1u << LOG_out_asm)) {
-        s->code_log = code_log_new(NULL, NULL);
-        if (!s->code_log)
-            return complain(STATUS_RUNTIME, "out of memory for listings");
-    }
+    if (!open_code_log(s, error))
+        return complain(STATUS_RUNTIME, error);
     s->ram = hosted_ram_new(s->options.ram_bytes);
     if (!s->ram)
         return complain(STATUS_RUNTIME, hosted_error());
@@ -354,10 +366,8 @@ int main(int argc, char **argv)
 {
     static struct session session;
 
-#ifdef HAVE_EXPLAIN
     if (argc > 1 && !strcmp(argv[1], "explain"))
         return explain_main(argc - 1, argv + 1);
-#endif
     if (!options_parse(&session.options, argc, (const char *const *)argv))
         return complain(STATUS_USAGE, session.options.error);
     if (session.options.action != ACTION_RUN)

@@ -437,11 +437,13 @@ static bool accel_item(struct options *o, const struct item *item)
         o->stats_file = value;
         return true;
     }
+    if (!strcmp(name, "perf-map"))
+        return parse_on_off(value, &o->perf_map) || bad_choice(o, item, "on or off");
     if (!strcmp(name, "coherency"))
         return !strcmp(value, "trace") || bad_choice(o, item, "trace");
     return fail(o,
                 "-accel bt: no property '" SHOWN "': there are tc-size, chain, mem, host, verify, tu-insns, "
-                "clock, stats, coherency",
+                "clock, stats, perf-map, coherency",
                 name);
 }
 
@@ -699,7 +701,7 @@ const char options_help[] =
     "  -accel bt[,NAME=VALUE]...\n"
     "                       tc-size=32M  chain=on|off  mem=checked|window|adaptive\n"
     "                       host=auto|baseline  verify=on|off  tu-insns=1..64\n"
-    "                       clock=host|insn  stats=FILE  coherency=trace\n"
+    "                       clock=host|insn  stats=FILE  perf-map=on|off  coherency=trace\n"
     "  -machine pc, -smp 1, -name TEXT, -vga std|none, -nodefaults are accepted\n"
     "  -version, -help\n"
     "\n"

@@ -56,6 +56,7 @@ struct options {
     enum accel_mem mem;
     unsigned tu_insns;
     const char *stats_file;
+    bool perf_map;
 
     char error[256];                      /* after failure: one line, no newline */
     /* Texts cut out of arguments (option values) live here. */

@@ -190,6 +190,7 @@ struct ccf *tcache_commit(struct tcache *tc, const struct ccf_draft *d)
     ccf->nlinks = (uint8_t)d->nlinks;
     ccf->region = (uint8_t)tc->current;
     ccf->hot_len = d->hot_len;
+    ccf->tail_ofs = d->tail_ofs;
     ccf->cold_len = d->cold_len;
     ccf->hot = r->hot_next + tc->exec_delta;
     ccf->cold = r->cold_next + tc->exec_delta;
