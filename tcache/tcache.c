@@ -179,7 +179,7 @@ struct ccf *tcache_commit(struct tcache *tc, const struct ccf_draft *d)
     struct region *r = &tc->region[tc->current];
     size_t bytes = record_bytes(d->ninsns, d->nlinks);
 
-    if ((size_t)((uint8_t *)(r->order - 1) - r->arena_next) < bytes)
+    if ((size_t)((uint8_t *)r->order - r->arena_next) < bytes + sizeof *r->order)
         return NULL;
     struct ccf *ccf = (struct ccf *)(void *)r->arena_next;
     memset(ccf, 0, sizeof *ccf);
