@@ -43,7 +43,6 @@ struct xlate {
     bool straddles;        /* the TU is one instruction that lies in two pages           */
     bool ends;             /* the instruction just translated ended the TU               */
     bool use_window;       /* accesses in the window form where it serves                */
-    bool is_user;          /* CPL 3: stores may use the window too                       */
     bool no_window;        /* this instruction needs a plain host address                */
     struct insn in;
 

@@ -205,11 +205,9 @@ static void ask(struct xlate *x, unsigned seg, unsigned size, unsigned access, b
         x->stores = true;
 }
 
-/* The kernel stores through its checked table only: traces and dirty bits never concern its
- * window. */
-static bool can_window(const struct xlate *x, unsigned access)
+static bool can_window(const struct xlate *x)
 {
-    return x->use_window && !x->is_cold && !x->no_window && (x->is_user || !(access & MEM_WRITE));
+    return x->use_window && !x->is_cold && !x->no_window;
 }
 
 /* The operand as it stands, in the window: the host's MMU does the look-up, and a miss is a
@@ -236,7 +234,7 @@ bool idiom_access(struct xlate *x, const struct guest_ea *ea, unsigned size, uns
     bool is_one_reg = ea->base != H_NONE && ea->index == H_NONE && ea->disp == 0 && ea->asize == 4;
     enum host_reg reg = H_EA;
 
-    if (form != SEG_CHECKED && can_window(x, access)) {
+    if (form != SEG_CHECKED && can_window(x)) {
         window_operand(x, ea, form == SEG_BASED, m);
         return true;
     }

@@ -236,7 +236,6 @@ static void start(struct xlate *x, struct bt *bt, const struct ccf_key *key, con
     x->e = &x->hot;
     x->is_cold = x->ends = x->straddles = false;
     x->mode = key->mode;
-    x->is_user = (key->mode & MODE_CPL3) != 0;
     x->use_window = form_use_window(bt, key);
     x->eip = key->eip;
     x->page_eip = key->eip - ((uint32_t)key->pa & GUEST_PAGE_MASK);
@@ -267,6 +266,17 @@ static void begin_tail(struct xlate *x)
     x->d->tail_ofs = (uint32_t)(x->hot.p - x->hot.start);
 }
 
+/* Is there a CCF already for what comes next? Then the TU ends here, and is chained to it: code
+ * that several branches lead into is translated once. */
+static bool is_translated(const struct xlate *x, uint32_t ofs)
+{
+    struct ccf_key key = x->d->key;
+
+    key.pa += ofs;
+    key.eip = x->eip;
+    return tcache_lookup(x->cpu->tc, &key) != NULL;
+}
+
 /* Decode and translate until the TU ends. false: the first instruction is cut off by the page. */
 static bool translate_tu(struct xlate *x, const struct source *src, unsigned max_insns)
 {
@@ -294,6 +304,10 @@ static bool translate_tu(struct xlate *x, const struct source *src, unsigned max
             x->next_eip = x->eip;
             put_fault(x, ofs, CALLOUT_raise_gp0);
             ofs += x->in.len;
+            break;
+        }
+        if (ofs && is_translated(x, ofs)) {
+            idiom_jump(x, x->eip);
             break;
         }
         x->next_eip = next_eip(x);

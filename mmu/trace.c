@@ -107,6 +107,8 @@ void rmap_add(struct mmu *m, unsigned id, uint32_t vpn, uint64_t pfn)
 void trace_guard(struct mmu *m, uint64_t pfn, unsigned why)
 {
     m->kind[pfn] |= (uint8_t)why;
+    if (m->windows)
+        windows_protect_supervisor(m, pfn);
     while (m->rmap_head[pfn]) {
         struct rmap_node *node = &m->rmap[m->rmap_head[pfn]];
 

@@ -112,6 +112,8 @@ static void window_clear(struct mmu *m, struct window *w)
     }
     m->cpu->stats.window_vma -= w->nvmas;
     w->nvmas = 0;
+    if (w == &ws(m)->w[0])
+        ws(m)->nruns = 0;
     w->low = w->pending_low = VIEW_PAGES;
     w->high = w->pending_high = 0;
 }
@@ -192,6 +194,18 @@ void windows_protect(struct mmu *m, unsigned index, uint32_t vpn)
 
     if (w->page[vpn] & WP_WRITABLE)
         note_pending(w, vpn, 1);
+}
+
+void windows_protect_supervisor(struct mmu *m, uint64_t pfn)
+{
+    struct windows *s = ws(m);
+
+    for (unsigned i = 0; i < s->nruns; i++) {
+        const struct window_run *r = &s->run[i];
+        uint32_t vpn = r->vpn + (uint32_t)(pfn - r->pfn);
+        if (pfn - r->pfn < r->npages && (s->w[0].page[vpn] & WP_WRITABLE))
+            unmap(m, &s->w[0], vpn, 1); /* at once: kernel code may be in the middle of its run */
+    }
 }
 
 bool windows_is_writable(const struct mmu *m, unsigned index, uint32_t vpn)
@@ -473,6 +487,8 @@ static bool map_run(struct mmu *m, unsigned index, const struct run *r)
     struct window *w = &ws(m)->w[index];
 
     keep_budget(m, index);
+    if (r->is_writable && !index && ws(m)->nruns == WINDOW_RUNS)
+        window_clear(m, w);
     if (platform_window_map(w->base, r->vpn << GUEST_PAGE_SHIFT, r->pfn << GUEST_PAGE_SHIFT,
                             r->npages << GUEST_PAGE_SHIFT, r->is_writable) != 0)
         return false;
@@ -481,21 +497,25 @@ static bool map_run(struct mmu *m, unsigned index, const struct run *r)
     STAT_INC(m->cpu, window_map);
     for (uint32_t i = 0; i < r->npages; i++) {
         w->page[r->vpn + i] = WP_MAPPED | (r->is_writable ? WP_WRITABLE : 0);
-        if (r->is_writable)
+        if (r->is_writable && index)
             rmap_add(m, VIEW_COUNT + index, r->vpn + i, r->pfn + i);
     }
+    if (r->is_writable && !index)
+        ws(m)->run[ws(m)->nruns++] = (struct window_run){ r->vpn, r->npages, r->pfn };
     w->low = min_u32(w->low, r->vpn);
     w->high = max_u32(w->high, r->vpn + r->npages);
     return true;
 }
 
-/* Only loads, and only through what outlives a CR3 load. */
-static bool fill_supervisor(struct vcpu *cpu, uint32_t vpn, const struct walk *w, struct run *r)
+/* Only through what outlives a CR3 load. Read-only until a store misses, so that the pages of
+ * kernel text, which are traced, stay in one piece. */
+static bool fill_supervisor(struct vcpu *cpu, uint32_t vpn, const struct walk *w, bool is_store, struct run *r)
 {
     struct tables t;
 
     if (!w->is_global)
         return false;
+    r->is_writable = is_store;
     if (!(cpu->cr0 & CR0_PG)) {
         extend_linear(cpu->mmu, r, vpn & ~(REGION_PAGES - 1), vpn | (REGION_PAGES - 1));
     } else if (w->leaf_bytes != GUEST_PAGE_SIZE) {
@@ -544,7 +564,7 @@ bool mmu_window_fill(struct vcpu *cpu, enum mmu_view_id view, gva_t va, bool is_
         return false;
     unsigned index = (unsigned)(w - ws(m)->w);
     if (view == VIEW_SUPERVISOR) {
-        if (!fill_supervisor(cpu, vpn, &walk, &r))
+        if (!fill_supervisor(cpu, vpn, &walk, is_store, &r))
             return false;
     } else {
         r.is_writable = walk.is_writable && walk.is_dirty && page_fits(m, r.pfn, true);

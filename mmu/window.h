@@ -2,8 +2,8 @@
  * The shadow page table in its window form: a view of one guest address space mapped into a
  * 4 GiB region of the process, where the host's MMU does the look-up.
  *
- * There is one supervisor window, for loads through global mappings (or with paging off),
- * and a handful of user windows, each tagged with the CR3 it was made under. A hit costs
+ * There is one supervisor window, for global mappings (or with paging off), and a handful of
+ * user windows, each tagged with the CR3 it was made under. A hit costs
  * nothing; a miss costs a host signal and a mapping call, so windows are for code that
  * computes over mappings that last (docs/performance.md has the break-even).
  *

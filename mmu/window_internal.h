@@ -9,6 +9,14 @@
 #define WINDOW_TABLE_NODES 8192u
 #define WINDOW_TABLE_HASH  1024u
 
+/* Writable runs of the supervisor window: from a PA page to where it is mapped. They are few
+ * and long, so a list serves where the reverse map would need a node a page. */
+#define WINDOW_RUNS 256u
+struct window_run {
+    uint32_t vpn, npages;
+    uint64_t pfn;
+};
+
 /* A byte per VA page of a window. */
 #define WP_MAPPED   1u
 #define WP_WRITABLE 2u
@@ -38,6 +46,8 @@ struct table_node {
 
 struct windows {
     struct window w[WINDOWS];          /* [0] is the supervisor's                         */
+    struct window_run run[WINDOW_RUNS];
+    unsigned nruns;
     unsigned user;                     /* index of the present user window, 0 without     */
     uint64_t clock;
     uint32_t budget;                   /* host mappings for all windows                   */
@@ -55,8 +65,10 @@ void windows_drop_va(struct mmu *m, uint32_t vpn, uint32_t npages);
 void windows_flush(struct mmu *m);
 /** A watched page-table page was written. */
 void windows_table_written(struct mmu *m, uint64_t pa, uint32_t len);
-/** A page becomes traced: it must not be writable in window `index` at vpn. */
+/** A page becomes traced: it must not be writable in user window `index` at vpn. */
 void windows_protect(struct mmu *m, unsigned index, uint32_t vpn);
+/** The same for the supervisor window, wherever the page is mapped there. */
+void windows_protect_supervisor(struct mmu *m, uint64_t pfn);
 bool windows_is_writable(const struct mmu *m, unsigned index, uint32_t vpn);
 
 #endif
