@@ -158,16 +158,23 @@ static int insn_at(const struct ccf *ccf, uint64_t address)
     return -1;
 }
 
-/* A JMP to a slow path that stands for itself, not for an instruction. */
-static bool is_island(const struct ccf *ccf, uint64_t address, uint64_t *target)
+/* A JMP to the cold part that does not begin an instruction's code. */
+static bool jumps_on(const struct ccf *ccf, uint64_t address, uint64_t *target)
 {
     const uint8_t *p = (const uint8_t *)(uintptr_t)address;
-    uint32_t eip;
 
     if (!in_hot(ccf, address) || bytes_left(ccf, address) < 5 || p[0] != 0xe9 || insn_at(ccf, address) >= 0)
         return false;
     *target = address + 5 + (uint64_t)(int64_t)(int32_t)get32(p + 1);
-    return in_cold(ccf, *target) && !is_transfer(ccf, *target, &eip);
+    return in_cold(ccf, *target);
+}
+
+/* The same to a slow path: it stands for itself. */
+static bool is_island(const struct ccf *ccf, uint64_t address, uint64_t *target)
+{
+    uint32_t eip;
+
+    return jumps_on(ccf, address, target) && !is_transfer(ccf, *target, &eip);
 }
 
 /* Islands begin here: at the first of them, or at the jump over them. Their end, or 0. */
@@ -195,7 +202,7 @@ static const char *address_name(void *ctx, uint64_t address)
 
     if (!in_hot(ccf, address) && !in_cold(ccf, address))
         return NULL;
-    if (is_island(ccf, address, &through))
+    if (jumps_on(ccf, address, &through))
         address = through;
     if (is_transfer(ccf, address, &eip)) {
         snprintf(j->name, sizeof j->name, "-> 0x%08" PRIx32, eip);

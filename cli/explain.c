@@ -361,7 +361,7 @@ static void print_notes(const struct output *out, const struct ccf *ccf)
 static void print_unit(struct output *out, struct vcpu *cpu, const struct ccf *ccf, unsigned number)
 {
     bool cold = out->options->cold;
-    struct ccf_view view = { .guest = true, .host = true, .entries = cold, .cold = cold };
+    struct ccf_view view = { .guest = true, .host = true, .entries = cold, .cold = cold, .offsets = cold };
     char mode[96];
 
     say(out, "unit %u: EIP 0x%08" PRIx32 ", %s; %u instruction%s, %u bytes -> %u bytes, slow paths %u",
