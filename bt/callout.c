@@ -35,11 +35,17 @@ static uint64_t leave(struct vcpu *cpu, enum exit_reason reason)
     return 0;
 }
 
+/* Where an access to va is bounced: as misaligned as it is, so that an instruction that demands
+ * alignment faults on the host as it would for the guest. */
+static uint8_t *bounce_at(struct vcpu *cpu, gva_t va) { return cpu->bounce + (va.v & 15u); }
+
 static enum x86_rc bounce(struct vcpu *cpu, gva_t va, uint32_t desc, unsigned size, unsigned user)
 {
     STAT_INC(cpu, mem_bounce);
+    if ((va.v & 15u) + size > VCPU_BOUNCE_BYTES)
+        return X86_OK; /* a misaligned FXRSTOR, the only one of that size: it faults before it reads */
     if (desc & MD_READ) {
-        enum x86_rc rc = mmu_read(cpu, va, cpu->bounce, size, user);
+        enum x86_rc rc = mmu_read(cpu, va, bounce_at(cpu, va), size, user);
         if (rc != X86_OK)
             return rc;
     }
@@ -68,7 +74,7 @@ uint64_t bt_mem_slow(struct vcpu *cpu, uint32_t address, uint32_t desc)
     rc = mmu_probe(cpu, va, size, access | user, &hva);
     if (rc == X86_OK && !hva.p) {
         rc = bounce(cpu, va, desc, size, user);
-        hva.p = cpu->bounce;
+        hva.p = bounce_at(cpu, va);
     }
     if (rc != X86_OK)
         return leave(cpu, EXIT_FAULT);
@@ -80,7 +86,8 @@ uint64_t bt_mem_slow(struct vcpu *cpu, uint32_t address, uint32_t desc)
 enum exit_reason bt_mem_done(struct vcpu *cpu)
 {
     cpu->mem_bounced = 0;
-    enum x86_rc rc = mmu_write(cpu, cpu->bounce_va, cpu->bounce, cpu->bounce_len, cpu->cpl == 3 ? ACC_USER : 0);
+    enum x86_rc rc = mmu_write(cpu, cpu->bounce_va, bounce_at(cpu, cpu->bounce_va), cpu->bounce_len,
+                               cpu->cpl == 3 ? ACC_USER : 0);
 
     ASSERT(rc == X86_OK); /* probed before the instruction ran */
     if (!is_stale(cpu->bt))

@@ -14,6 +14,8 @@
 
 /* Signal numbers and codes of the host's ABI, as the platform stores them. */
 enum { HOST_SIGILL = 4, HOST_SIGBUS = 7, HOST_SIGFPE = 8, HOST_SIGSEGV = 11 };
+#define FX_FSW 2       /* of an FXSAVE image: low byte of the status word */
+#define FSW_ES 0x80u
 #define HOST_SI_KERNEL 0x80 /* a fault without an address: #GP of the host */
 
 /* ---- time and events --------------------------------------------------------------------- */
@@ -120,6 +122,14 @@ static void halt(struct vm *vm)
 
 /* ---- host signals ------------------------------------------------------------------------------ */
 
+/* Conversions between XMM and MMX registers take a pending x87 exception first. */
+static bool takes_x87_exception(const struct vcpu *cpu, const struct insn *in)
+{
+    bool uses_mmx = in->reg_kind == RK_MMX || (in->mod == 3 && in->rm_kind == RK_MMX);
+
+    return uses_mmx && (cpu->fpu[FX_FSW] & FSW_ES);
+}
+
 static unsigned unit_at_eip(struct vcpu *cpu)
 {
     uint8_t bytes[15];
@@ -130,7 +140,9 @@ static unsigned unit_at_eip(struct vcpu *cpu)
            mmu_read_system(cpu, gva(cpu->segs[SEG_CS].base + cpu->eip + (uint32_t)n), &bytes[n], 1) == X86_OK)
         n++;
     vcpu_fpu_park(cpu);
-    return decode_insn(bytes, n, cpu->mode & MODE_CODE32, &in) == DECODE_OK ? in.unit : UNIT_INT;
+    if (decode_insn(bytes, n, cpu->mode & MODE_CODE32, &in) != DECODE_OK)
+        return UNIT_INT;
+    return in.unit == UNIT_SSE && takes_x87_exception(cpu, &in) ? UNIT_MMX : in.unit;
 }
 
 /* The exception a host fault in translated code stands for; false when it is none of the guest's. */
