@@ -71,15 +71,42 @@ static int which_page(const struct ccf *c, uint64_t pfn)
     return c->key.pa >> GUEST_PAGE_SHIFT == pfn ? 0 : 1;
 }
 
-static void page_link(struct code_page *p, struct ccf *c, int which)
+/* Is the CCF in the list of a second page? Two VA pages may be mapped to one PA page: then an
+ * instruction across them has its first and last bytes there, and is listed there once. */
+static bool has_second(const struct ccf *c)
+{
+    return c->pfn2 != CCF_ONE_PAGE && c->pfn2 != c->key.pa >> GUEST_PAGE_SHIFT;
+}
+
+static bool is_hit(const struct ccf *c, uint64_t pfn, uint32_t from, uint32_t to)
+{
+    uint32_t lo, hi;
+
+    if (c->key.pa >> GUEST_PAGE_SHIFT == pfn) {
+        span(c, 0, &lo, &hi);
+        if (lo < to && from < hi)
+            return true;
+    }
+    if (c->pfn2 != pfn)
+        return false;
+    span(c, 1, &lo, &hi);
+    return lo < to && from < hi;
+}
+
+static void page_cover(struct code_page *p, const struct ccf *c, int which)
 {
     uint32_t from, to;
 
     span(c, which, &from, &to);
+    p->granules |= granules(from, to);
+}
+
+static void page_link(struct code_page *p, struct ccf *c, int which)
+{
     c->page_next[which] = p->head;
     p->head = c;
     p->count++;
-    p->granules |= granules(from, to);
+    page_cover(p, c, which);
 }
 
 bool tcache_pages_add(struct tcache *tc, struct ccf *c)
@@ -88,7 +115,7 @@ bool tcache_pages_add(struct tcache *tc, struct ccf *c)
 
     if (!first)
         return false;
-    if (c->pfn2 != CCF_ONE_PAGE) {
+    if (has_second(c)) {
         struct code_page *second = page_get(tc, c->pfn2);
         if (!second) {
             page_put(tc, first);
@@ -97,6 +124,8 @@ bool tcache_pages_add(struct tcache *tc, struct ccf *c)
         page_link(second, c, 1);
     }
     page_link(first, c, 0);
+    if (c->pfn2 == first->pfn)
+        page_cover(first, c, 1);
     return true;
 }
 
@@ -117,7 +146,7 @@ static void page_unlink(struct tcache *tc, uint64_t pfn, struct ccf *c, int whic
 void tcache_pages_remove(struct tcache *tc, struct ccf *c)
 {
     page_unlink(tc, c->key.pa >> GUEST_PAGE_SHIFT, c, 0);
-    if (c->pfn2 != CCF_ONE_PAGE)
+    if (has_second(c))
         page_unlink(tc, c->pfn2, c, 1);
 }
 
@@ -132,11 +161,8 @@ unsigned tcache_invalidate(struct tcache *tc, gpa_t pa, uint32_t len, enum tcach
     if (!p || !(p->granules & granules(from, to)))
         return 0;
     for (struct ccf *c = p->head, *next; c; c = next) {
-        int which = which_page(c, pfn);
-        uint32_t lo, hi;
-        next = c->page_next[which];
-        span(c, which, &lo, &hi);
-        if (lo < to && from < hi) {
+        next = c->page_next[which_page(c, pfn)];
+        if (is_hit(c, pfn, from, to)) {
             tcache_drop(tc, c, cause); /* the last one frees p, and ends the loop */
             dropped++;
         }
