@@ -357,6 +357,8 @@ static int start(struct session *s)
     if (s->options.display_by_default)
         fputs("ringdown: there is no display: serial port 0 is on this terminal, as with -nographic "
               "(Ctrl-a x leaves)\n", stderr);
+    if (s->options.sandbox)
+        hosted_sandbox();
     int status = run(s);
     hosted_chardev_close_all();
     return write_stats(s, status);

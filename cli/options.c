@@ -232,6 +232,11 @@ static bool opt_no_reboot(struct options *o, const char *value)
     return true;
 }
 
+static bool opt_sandbox(struct options *o, const char *value)
+{
+    return parse_on_off(value, &o->sandbox) || fail(o, "-sandbox '" SHOWN "': use on or off", value);
+}
+
 static bool opt_ignored(struct options *o, const char *value)
 {
     (void)o, (void)value;
@@ -644,6 +649,7 @@ static const struct option {
     { "D",         true,  opt_log_file },
     { "device",    true,  opt_device },
     { "rtc",       true,  opt_rtc },
+    { "sandbox",   true,  opt_sandbox },
     { "name",      true,  opt_ignored },
     { "monitor",   true,  opt_only_none },
     { "parallel",  true,  opt_only_none },
@@ -670,7 +676,7 @@ static const struct option {
     { "option-rom", true, NULL }, { "overcommit", true, NULL }, { "pflash", true, NULL },
     { "pidfile", true, NULL }, { "plugin", true, NULL }, { "preconfig", false, NULL }, { "qmp", true, NULL },
     { "qmp-pretty", true, NULL }, { "readconfig", true, NULL }, { "run-with", true, NULL },
-    { "runas", true, NULL }, { "sandbox", true, NULL }, { "sd", true, NULL }, { "seed", true, NULL },
+    { "runas", true, NULL }, { "sd", true, NULL }, { "seed", true, NULL },
     { "singlestep", false, NULL }, { "smbios", true, NULL }, { "snapshot", false, NULL },
     { "spice", true, NULL }, { "tpmdev", true, NULL }, { "trace", true, NULL }, { "usb", false, NULL },
     { "usbdevice", true, NULL }, { "uuid", true, NULL }, { "virtfs", true, NULL }, { "vnc", true, NULL },
@@ -697,6 +703,7 @@ const char options_help[] =
     "  -device isa-debug-exit[,iobase=PORT][,iosize=1|2|4]\n"
     "                       a port that ends the program with status (value << 1) | 1\n"
     "  -d LIST              log channels, with commas; -d help lists them\n"
+    "  -sandbox on|off      drop rights that a run does not need (default on)\n"
     "  -D FILE              write the log to FILE instead of stderr\n"
     "  -accel bt[,NAME=VALUE]...\n"
     "                       tc-size=32M  chain=on|off  mem=checked|window|adaptive\n"
@@ -722,8 +729,9 @@ static void set_defaults(struct options *o)
     o->ram_bytes = 128ull << 20;
     o->tc_bytes = 32ull << 20;
     o->chain = true;
+    o->sandbox = true;
     o->mem = ACCEL_MEM_ADAPTIVE;
-    o->tu_insns = 64;
+    o->tu_insns = 16;
     o->display_by_default = true;
 }
 

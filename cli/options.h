@@ -43,7 +43,7 @@ struct options {
     const char *cpu;                      /* model name; NULL: the default       */
     struct serial_option serial[OPTIONS_SERIAL_MAX];
     unsigned serial_count;
-    bool nographic, no_reboot;
+    bool nographic, no_reboot, sandbox;
     bool display_by_default;              /* nothing said where the console goes */
     uint32_t log_mask;
     const char *log_file;

@@ -26,6 +26,10 @@ void hosted_attach(struct vcpu *cpu, uintptr_t exit_stub);
 /** Flush all output and give the terminal back. Safe to call twice and from atexit. */
 void hosted_finish(void);
 
+/** Give up what a run does not need: everything is open by now. false where the host's kernel
+ *  has no seccomp; nothing is lost then. */
+bool hosted_sandbox(void);
+
 /** What the host offers; all false with `baseline`. */
 void hosted_features(struct host_features *out, bool baseline);
 

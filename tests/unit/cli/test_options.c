@@ -60,7 +60,7 @@ static void defaults_are_those_of_the_help(void **state)
     assert_true(o.chain);
     assert_false(o.verify || o.baseline || o.clock_insn || o.no_reboot);
     assert_int_equal(o.mem, ACCEL_MEM_ADAPTIVE);
-    assert_int_equal(o.tu_insns, 64);
+    assert_int_equal(o.tu_insns, 16);
     assert_int_equal(o.debug_exit_size, 0);
     assert_int_equal(o.serial_count, 1);
     assert_int_equal(o.serial[0].kind, SERIAL_STDIO);
@@ -135,6 +135,7 @@ static void one_and_two_dashes_are_the_same(void **state)
 {
     (void)state;
     good("--kernel k --initrd i --no-reboot -append a --nographic -smp 1 -name vm -vga std -nodefaults");
+    assert_true(o.sandbox);
     assert_string_equal(o.initrd, "i");
     assert_string_equal(o.append, "a");
     assert_true(o.no_reboot);
@@ -243,6 +244,7 @@ static void errors_name_the_offender_and_what_would_do(void **state)
         { "-kernel k -serial stdio -serial mon:stdio", "stdio", "once" },
         { "-kernel k -serial null -serial null -serial null -serial null -serial pty", "'pty'", "4" },
         { "-kernel k -display gtk", "'gtk'", "none" },
+        { "-kernel k -sandbox maybe", "'maybe'", "on or off" },
         { "-kernel k -vga qxl", "'qxl'", "std" },
         { "-kernel k -monitor stdio", "'stdio'", "none" },
         { "-kernel k -d in_asm,nosuch", "'nosuch'", "-d help" },

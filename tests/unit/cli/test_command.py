@@ -1,0 +1,212 @@
+#!/usr/bin/env python3
+"""The whole command: exit statuses, one-line errors, and small kernels that end in each way.
+
+usage: test_command.py PATH/TO/ringdown
+
+The kernels are bzImages made here: a header by the boot protocol and a few bytes of code.
+"""
+import json
+import os
+import pty
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import termios
+import time
+import unittest
+
+RINGDOWN = None
+SETUP = 0x400
+DEBUG_EXIT = ['-device', 'isa-debug-exit,iobase=0xf4,iosize=0x04']
+
+
+def bzimage(code, init_size=0x200000):
+    h = bytearray(SETUP)
+    h[0x1f1] = SETUP // 512 - 1
+    code = code.ljust(0x100, b'\0')
+    struct.pack_into('<I', h, 0x1f4, len(code) // 16)
+    struct.pack_into('<H', h, 0x1fe, 0xaa55)
+    h[0x200:0x202] = b'\xeb\x6a'
+    h[0x202:0x206] = b'HdrS'
+    struct.pack_into('<H', h, 0x206, 0x020f)
+    h[0x211] = 1
+    struct.pack_into('<I', h, 0x22c, 0x7fffffff)
+    struct.pack_into('<I', h, 0x238, 2047)
+    struct.pack_into('<Q', h, 0x258, 0x100000)
+    struct.pack_into('<I', h, 0x260, init_size)
+    return bytes(h) + code
+
+
+def out_dx(port, value):
+    """mov dx, port; mov al, value; out dx, al"""
+    return b'\x66\xba' + struct.pack('<H', port) + b'\xb0' + bytes([value]) + b'\xee'
+
+
+HALT = b'\xfa\xf4\xeb\xfd'                                   # cli; hlt; jmp back
+SPIN = b'\xeb\xfe'
+EXIT_5 = b'\xb8\x05\0\0\0\xe7\xf4' + HALT                    # out 0xf4, 5
+# mov esp, 0x8000; xor eax, eax; push eax; push eax; lidt [esp]; int3
+TRIPLE = b'\xbc\0\x80\0\0\x31\xc0\x50\x50\x0f\x01\x1c\x24\xcc'
+RESET = b'\xb0\xfe\xe6\x64' + HALT                           # 8042: pulse the reset line
+
+
+def serial_text(text):
+    return b''.join(out_dx(0x3f8, c) for c in text)
+
+
+class Command(unittest.TestCase):
+    def setUp(self):
+        self.dir = tempfile.TemporaryDirectory(prefix='ringdown-')
+
+    def tearDown(self):
+        self.dir.cleanup()
+
+    def file(self, name, content):
+        path = os.path.join(self.dir.name, name)
+        with open(path, 'wb') as f:
+            f.write(content)
+        return path
+
+    def run_it(self, *args, timeout=20, stdin=subprocess.DEVNULL):
+        return subprocess.run([RINGDOWN, *args], stdin=stdin, capture_output=True, timeout=timeout, check=False)
+
+    def fails(self, status, *words, args):
+        r = self.run_it(*args)
+        err = r.stderr.decode(errors='replace')
+        self.assertEqual(r.returncode, status, err)
+        self.assertEqual(err.count('\n'), 1, err)
+        self.assertEqual(r.stdout, b'')
+        for word in words:
+            self.assertIn(word, err)
+
+    def kernel(self, code, *args, **kw):
+        return self.run_it('-kernel', self.file('k', bzimage(code)), '-display', 'none', '-m', '16M', *args, **kw)
+
+    # ---- words -------------------------------------------------------------------------------
+    def test_help_and_version_go_to_stdout(self):
+        for arg in ('-help', '--help', '-h', '-version', '-cpu help', '-d help', '-M help', '-accel help',
+                    '-device help', 'explain --help'):
+            r = self.run_it(*arg.split())
+            self.assertEqual((r.returncode, r.stderr), (0, b''), arg)
+            self.assertTrue(r.stdout, arg)
+
+    def test_usage_errors_are_one_line_and_status_2(self):
+        self.fails(2, 'no kernel', args=[])
+        self.fails(2, "'-hda'", args=['-hda', 'x'])
+        self.fails(2, "'nosuch'", '-cpu help', args=['-kernel', 'k', '-cpu', 'nosuch'])
+        self.fails(2, "'12'", '-smp 1', args=['-kernel', 'k', '-smp', '12'])
+
+    # ---- files -------------------------------------------------------------------------------
+    def test_files_that_are_no_kernels_are_named(self):
+        good = self.file('good', bzimage(HALT))
+        empty = self.file('empty', b'')
+        self.fails(1, '/nonexistent', 'No such file', args=['-kernel', '/nonexistent'])
+        self.fails(1, self.dir.name, 'directory', args=['-kernel', self.dir.name])
+        self.fails(1, 'empty', args=['-kernel', empty])
+        self.fails(1, '64-bit ELF', args=['-kernel', '/bin/true'])
+        self.fails(1, 'not a Linux kernel', args=['-kernel', self.file('text', b'hello ' * 1000)])
+        self.fails(1, 'truncated', args=['-kernel', self.file('cut', bzimage(HALT)[:SETUP + 16])])
+        self.fails(1, 'is empty', args=['-kernel', good, '-initrd', empty])
+        self.fails(1, '/nonexistent', args=['-kernel', good, '-initrd', '/nonexistent'])
+        self.fails(1, '-m 2M', args=['-kernel', good, '-m', '2M'])
+        self.fails(1, 'initrd', '-m 4M', args=['-kernel', good, '-m', '4M', '-initrd',
+                                              self.file('big', b'x' * (3 << 20))])
+        self.fails(1, 'log file', args=['-kernel', good, '-D', '/nonexistent/log'])
+        self.fails(1, '/nonexistent/s', args=['-kernel', good, '-serial', 'file:/nonexistent/s'])
+        self.fails(1, '2047', args=['-kernel', good, '-display', 'none', '-append', 'x' * 2048])
+
+    def test_an_unreadable_kernel_is_named(self):
+        if os.getuid() == 0:
+            return  # root reads everything
+        path = self.file('secret', bzimage(HALT))
+        os.chmod(path, 0)
+        self.fails(1, 'secret', 'Permission', args=['-kernel', path])
+
+    def test_a_kernel_may_come_through_a_pipe(self):
+        path = os.path.join(self.dir.name, 'fifo')
+        os.mkfifo(path)
+        writer = subprocess.Popen(['sh', '-c', 'cat "$1" > "$2"', '-', self.file('k', bzimage(EXIT_5)), path])
+        r = self.run_it('-kernel', path, '-display', 'none', *DEBUG_EXIT)
+        self.assertEqual((r.returncode, r.stderr), (11, b''))
+        writer.wait()
+
+    # ---- ends --------------------------------------------------------------------------------
+    def test_debug_exit_makes_the_status(self):
+        r = self.kernel(EXIT_5, *DEBUG_EXIT)
+        self.assertEqual((r.returncode, r.stdout, r.stderr), (11, b'', b''))
+
+    def test_triple_fault_is_reported_on_one_screen(self):
+        r = self.kernel(TRIPLE, '-no-reboot')
+        text = r.stderr.decode()
+        self.assertEqual(r.returncode, 3, text)
+        self.assertIn('triple fault', text)
+        self.assertIn('0x0010:0x0010000d', text)
+        self.assertLessEqual(text.count('\n'), 25)
+
+    def test_reset_ends_with_no_reboot(self):
+        self.assertEqual(self.kernel(RESET, '-no-reboot').returncode, 0)
+
+    def test_signals_end_the_run_cleanly(self):
+        for code in (HALT, SPIN, RESET, TRIPLE):
+            for sig in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                p = subprocess.Popen([RINGDOWN, '-kernel', self.file('k', bzimage(code)), '-display', 'none', '-m',
+                                      '16M'], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                     stderr=subprocess.PIPE)
+                time.sleep(0.2)
+                p.send_signal(sig)
+                _, err = p.communicate(timeout=10)
+                self.assertEqual(p.returncode, 0, err)
+                self.assertIn(b'signal %d' % sig, err)
+
+    # ---- serial ------------------------------------------------------------------------------
+    def test_serial_output_reaches_stdout_and_files(self):
+        path = os.path.join(self.dir.name, 'serial')
+        code = serial_text(b'hello\r\n') + EXIT_5
+        self.assertEqual(self.kernel(code, '-serial', 'stdio', *DEBUG_EXIT).stdout, b'hello\r\n')
+        self.assertEqual(self.kernel(code, '-nographic', *DEBUG_EXIT).stdout, b'hello\r\n')
+        self.kernel(code, '-serial', 'file:' + path, *DEBUG_EXIT)
+        with open(path, 'rb') as f:
+            self.assertEqual(f.read(), b'hello\r\n')
+
+    def test_output_before_a_spinning_guest_appears_soon(self):
+        p = subprocess.Popen([RINGDOWN, '-kernel', self.file('k', bzimage(serial_text(b'ok') + SPIN)), '-serial',
+                              'stdio', '-m', '16M'], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        start = time.monotonic()
+        self.assertEqual(p.stdout.read(2), b'ok')
+        self.assertLess(time.monotonic() - start, 5)
+        p.terminate()
+        p.wait(timeout=10)
+        p.stdout.close()
+
+    def test_the_terminal_comes_back_and_control_a_x_leaves(self):
+        for code in (HALT, SPIN):
+            master, slave = pty.openpty()
+            before = termios.tcgetattr(slave)
+            p = subprocess.Popen([RINGDOWN, '-kernel', self.file('k', bzimage(serial_text(b'ok') + code)),
+                                  '-nographic', '-m', '16M'], stdin=slave, stdout=slave, stderr=slave)
+            self.assertEqual(os.read(master, 2), b'ok')
+            self.assertNotEqual(termios.tcgetattr(slave), before)
+            os.write(master, b'\x01x')
+            self.assertEqual(p.wait(timeout=10), 0)
+            self.assertEqual(termios.tcgetattr(slave), before)
+            os.close(master)
+            os.close(slave)
+
+    # ---- stats -------------------------------------------------------------------------------
+    def test_stats_are_json(self):
+        path = os.path.join(self.dir.name, 'stats.json')
+        self.kernel(EXIT_5, *DEBUG_EXIT, '-accel', 'bt,stats=' + path)
+        with open(path, encoding='ascii') as f:
+            stats = json.load(f)
+        self.assertGreater(stats['insn_translated'], 0)
+        self.assertEqual(stats['callouts']['callout_out'], 1)
+        r = self.kernel(EXIT_5, *DEBUG_EXIT, '-accel', 'bt,stats=/nonexistent/x')
+        self.assertIn(b'/nonexistent/x', r.stderr)
+        self.assertEqual(r.returncode, 11)
+
+
+if __name__ == '__main__':
+    RINGDOWN = sys.argv.pop(1)
+    unittest.main()
