@@ -274,7 +274,7 @@ static bool is_translated(const struct xlate *x, uint32_t ofs)
 
     key.pa += ofs;
     key.eip = x->eip;
-    return tcache_lookup(x->cpu->tc, &key) != NULL;
+    return tcache_may_start_at(x->cpu->tc, gpa(key.pa)) && tcache_lookup(x->cpu->tc, &key);
 }
 
 /* Decode and translate until the TU ends. false: the first instruction is cut off by the page. */

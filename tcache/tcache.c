@@ -218,6 +218,7 @@ struct ccf *tcache_commit(struct tcache *tc, const struct ccf_draft *d)
     *--r->order = ccf;
     r->count++;
     ccf->live = true;
+    tc->starts[ccf->key.pa % TC_STARTS / 64] |= 1ull << ccf->key.pa % 64;
 
     struct ccf **slot = tcache_hash_slot(tc, &ccf->key);
     ccf->hash_next = *slot;
@@ -231,6 +232,11 @@ struct ccf *tcache_commit(struct tcache *tc, const struct ccf_draft *d)
 struct ccf **tcache_hash_slot(struct tcache *tc, const struct ccf_key *key)
 {
     return &tc->hash[XXH64(key, sizeof *key, 0) & tc->hash_mask];
+}
+
+bool tcache_may_start_at(const struct tcache *tc, gpa_t pa)
+{
+    return tc->starts[pa.v % TC_STARTS / 64] >> pa.v % 64 & 1;
 }
 
 static bool keys_equal(const struct ccf_key *a, const struct ccf_key *b)

@@ -133,6 +133,8 @@ struct ccf_link *tcache_link(struct tcache *tc, uint32_t handle);
 
 /* ---- finding ------------------------------------------------------------------------- */
 struct ccf *tcache_lookup(struct tcache *tc, const struct ccf_key *key);
+/** false: no CCF starts at this PA. A cheap first question; true may be wrong. */
+bool tcache_may_start_at(const struct tcache *tc, gpa_t pa);
 /** The CCF whose code holds host address `rip`, or NULL. */
 struct ccf *tcache_find_rip(struct tcache *tc, const uint8_t *rip);
 /** Index of the instruction whose code holds `rip`. */

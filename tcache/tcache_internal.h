@@ -5,6 +5,7 @@
 #include "tcache/tcache.h"
 
 #define TC_REGIONS 4u
+#define TC_STARTS  (256u << 10)
 
 /* A guest page that holds the bytes of at least one live CCF. */
 struct code_page {
@@ -55,6 +56,7 @@ struct tcache {
 
     struct jump_table jt[2];
     uint64_t generation;
+    uint64_t starts[TC_STARTS / 64]; /* bit PA mod TC_STARTS: a CCF was made there, some time */
     size_t footprint;   /* bytes of this reservation */
 };
 

@@ -33,7 +33,7 @@ static inline void hosted_kick(void)
 int hosted_fail(int rc, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /* ---- memory.c ------------------------------------------------------------------- */
-int hosted_memfd(const char *name, uint64_t bytes, bool executable);
+int hosted_memfd(const char *name, uint64_t bytes);
 int hosted_ram_fd(uint64_t *bytes);
 /** Is rip in code made by platform_code_alloc? */
 bool hosted_in_code(uintptr_t rip);

@@ -5,7 +5,7 @@
  * at any address. Reservations are private anonymous memory without backing; each has
  * an inaccessible page on both sides, so that running off an end faults, and the one
  * below tells the overflow of the shadow return stack. The translation cache is a
- * second memory file, mapped once writable and once executable.
+ * shared anonymous memory, mapped once writable and once executable.
  *
  * The fault handler asks about addresses, so what was allocated is kept in small fixed
  * tables that are only changed outside of handlers.
@@ -18,9 +18,6 @@
 
 #include "platform/hosted/hosted_internal.h"
 
-#ifndef MFD_EXEC
-#define MFD_EXEC 0x0010U
-#endif
 #ifndef MFD_NOEXEC_SEAL
 #define MFD_NOEXEC_SEAL 0x0008U
 #endif
@@ -95,11 +92,11 @@ bool hosted_in_guard(uintptr_t address)
 
 /* ---- memory files ------------------------------------------------------------- */
 
-/* Kernels before 6.3 know neither MFD_EXEC nor MFD_NOEXEC_SEAL and refuse them. A system
+/* Kernels before 6.3 do not know MFD_NOEXEC_SEAL and refuse it. A system
  * without memfd_create (an old container profile) still has unnamed files. */
-int hosted_memfd(const char *name, uint64_t bytes, bool executable)
+int hosted_memfd(const char *name, uint64_t bytes)
 {
-    int fd = memfd_create(name, MFD_CLOEXEC | (executable ? MFD_EXEC : MFD_NOEXEC_SEAL));
+    int fd = memfd_create(name, MFD_CLOEXEC | MFD_NOEXEC_SEAL);
 
     if (fd < 0 && errno == EINVAL)
         fd = memfd_create(name, MFD_CLOEXEC);
@@ -121,7 +118,7 @@ int hosted_memfd(const char *name, uint64_t bytes, bool executable)
 uint8_t *hosted_ram_new(uint64_t bytes)
 {
     hosted_park();
-    int fd = hosted_memfd("guest-ram", bytes, false);
+    int fd = hosted_memfd("guest-ram", bytes);
     if (fd < 0)
         return NULL;
     void *map = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
@@ -235,39 +232,29 @@ void platform_zero(void *p, size_t bytes)
 
 /* ---- the translation cache --------------------------------------------------------- */
 
+/* One shared anonymous memory mapped twice: MREMAP of length 0 from it makes the second mapping.
+ * Unlike a memory file it may be executed whatever vm.memfd_noexec says, and perf looks its
+ * symbols up in the perf map. */
 int platform_code_alloc(size_t bytes, uint8_t **rw, const uint8_t **rx)
 {
     hosted_park();
     size_t len = page_up(bytes);
-    int fd = hosted_memfd("translation-cache", len, true);
-    if (fd < 0)
-        return fd;
-
-    int rc;
-    void *w = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
-    if (w == MAP_FAILED) {
-        rc = hosted_fail(-errno, "cannot map the translation cache: %s", strerror(errno));
-        goto out_close;
+    void *w = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (w == MAP_FAILED)
+        return hosted_fail(-errno, "cannot map the translation cache: %s", strerror(errno));
+    void *x = mremap(w, 0, len, MREMAP_MAYMOVE);
+    if (x == MAP_FAILED || mprotect(x, len, PROT_READ | PROT_EXEC) < 0) {
+        int rc = hosted_fail(-errno, "this system refuses executable memory (%s): see the security policy in force",
+                             strerror(errno));
+        if (x != MAP_FAILED)
+            munmap(x, len);
+        munmap(w, len);
+        return rc;
     }
-    void *x = mmap(NULL, len, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_NORESERVE, fd, 0);
-    if (x == MAP_FAILED) {
-        rc = hosted_fail(-errno,
-                         "this system refuses executable mappings of memory files (%s): see sysctl "
-                         "vm.memfd_noexec and the security policy in force",
-                         strerror(errno));
-        goto out_unmap;
-    }
-    close(fd); /* the mappings keep the file */
     range_add(code_ranges, MAX_CODE_RANGES, (uintptr_t)x, len);
     *rw = w;
     *rx = x;
     return 0;
-
-out_unmap:
-    munmap(w, len);
-out_close:
-    close(fd);
-    return rc;
 }
 
 void platform_code_free(size_t bytes, uint8_t *rw, const uint8_t *rx)
