@@ -233,9 +233,9 @@ enum exit_reason callout_arpl(struct vcpu *cpu, uint64_t arg, uint32_t ea)
     raised = sel_rpl(sel) < rpl;
     if (raised)
         sel = (uint16_t)((sel & ~SEL_RPL) | rpl);
-    if (carg_is_mem(arg)) /* written back in any case, so that a read-only operand faults */
+    if (carg_is_mem(arg) && raised) /* an operand that stays as it is may be read-only: so on AMD processors */
         rc = vcpu_write(cpu, (enum seg_id)carg_seg(arg), ea, &sel, sizeof sel);
-    else
+    else if (raised)
         set_reg(cpu, carg_rm(arg), 2, sel);
     if (rc != X86_OK)
         return exit_failed(rc);
