@@ -378,9 +378,8 @@ static bool encoding_excluded(const ZydisDecodedInstruction *insn, const ZydisDe
 
         if (o->type != ZYDIS_OPERAND_TYPE_REGISTER)
             continue;
-        /* MOV to a segment register; reading one is fine. */
-        if (o->visibility == ZYDIS_OPERAND_VISIBILITY_EXPLICIT &&
-            ZydisRegisterGetClass(o->reg.value) == ZYDIS_REGCLASS_SEGMENT &&
+        /* MOV and POP to a segment register; reading one is fine. */
+        if (ZydisRegisterGetClass(o->reg.value) == ZYDIS_REGCLASS_SEGMENT && o->reg.value != ZYDIS_REGISTER_CS &&
             (o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
             return true;
         /* Control registers that only later processors have, and test registers. */
