@@ -78,8 +78,10 @@ uint64_t bt_mem_slow(struct vcpu *cpu, uint32_t address, uint32_t desc)
     }
     if (rc != X86_OK)
         return leave(cpu, EXIT_FAULT);
-    if (is_stale(cpu->bt)) /* the walk set an A or D bit in a page of code: start again */
+    if (is_stale(cpu->bt)) { /* the walk set an A or D bit in a page of code: start again */
+        cpu->icount_left++;  /* clock=insn: it is one instruction all the same */
         return leave(cpu, EXIT_DISPATCH);
+    }
     return (uint64_t)(uintptr_t)hva.p - address;
 }
 

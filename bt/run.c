@@ -382,6 +382,8 @@ enum exit_reason bt_run(struct vcpu *cpu)
         enum exit_reason reason = enter(bt, ccf->hot + ccf->body_ofs);
         if (reason != EXIT_CHAIN && reason != EXIT_LOOKUP)
             return reason;
+        if (bt->opt.icount && cpu->icount_left < 0) /* what is due comes before the next fetch */
+            return EXIT_POLL;
 
         uint64_t before = tcache_generation(tc);
         uint32_t handle = cpu->exit_arg;

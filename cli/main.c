@@ -15,6 +15,7 @@
 
 #include "cli/code_log.h"
 #include "cli/explain.h"
+#include "cli/hash_log.h"
 #include "cli/load.h"
 #include "cli/options.h"
 #include "cli/stats.h"
@@ -34,6 +35,7 @@ struct session {
     struct chardev serial[HOSTED_CHARDEV_MAX];
     struct vm *vm;
     struct code_log *code_log; /* NULL when nobody asked for it */
+    struct hash_log *hash_log; /* likewise */
     struct stats stats; /* of machines before a reset */
     uint64_t started_ns;
 };
@@ -204,6 +206,10 @@ static struct vm_config make_config(const struct session *s)
         .log_mask = o->log_mask,
         .listing_ctx = s->code_log,
         .translated = s->code_log ? code_log_translated : NULL,
+        .checkpoint = hash_log_checkpoint,
+        .checkpoint_ctx = s->hash_log,
+        .checkpoint_first = o->hash_from,
+        .checkpoint_every = s->hash_log ? o->hash_every : 0,
     };
 
     hosted_features(&c.host, o->baseline);
@@ -333,6 +339,33 @@ static bool open_code_log(struct session *s, char error[LOAD_ERROR_BYTES])
     return rc == 0;
 }
 
+static bool open_hash_log(struct session *s, char error[LOAD_ERROR_BYTES])
+{
+    const struct options *o = &s->options;
+    struct hash_log_options h = {
+        .path = o->hash_file, .every = o->hash_every, .from = o->hash_from, .to = o->hash_to,
+        .regs = o->hash_regs, .mem = o->hash_mem,
+    };
+
+    if (!o->hash_file)
+        return true;
+    s->hash_log = hash_log_new(&h, s->ram, o->ram_bytes);
+    if (!s->hash_log)
+        snprintf(error, LOAD_ERROR_BYTES, "cannot write hash-log '%s': %s", o->hash_file, strerror(errno));
+    return s->hash_log;
+}
+
+static int close_hash_log(struct session *s, int status)
+{
+    char error[LOAD_ERROR_BYTES];
+    int rc = hash_log_close(s->hash_log);
+
+    if (rc == 0)
+        return status;
+    snprintf(error, sizeof error, "cannot write hash-log '%s': %s", s->options.hash_file, strerror(-rc));
+    return complain(status ? (enum exit_status)status : STATUS_RUNTIME, error);
+}
+
 static int start(struct session *s)
 {
     char error[LOAD_ERROR_BYTES];
@@ -349,6 +382,8 @@ static int start(struct session *s)
     s->ram = hosted_ram_new(s->options.ram_bytes);
     if (!s->ram)
         return complain(STATUS_RUNTIME, hosted_error());
+    if (!open_hash_log(s, error))
+        return complain(STATUS_RUNTIME, error);
     hosted_set_events(&(struct hosted_events){ .ctx = s, .input = on_input, .stop = on_stop });
     if (!open_serial_ports(s)) {
         hosted_chardev_close_all();
@@ -361,7 +396,7 @@ static int start(struct session *s)
         hosted_sandbox();
     int status = run(s);
     hosted_chardev_close_all();
-    return write_stats(s, status);
+    return write_stats(s, close_hash_log(s, status));
 }
 
 int main(int argc, char **argv)

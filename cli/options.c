@@ -396,6 +396,30 @@ static bool bad_choice(struct options *o, const struct item *item, const char *c
     return fail(o, "-accel bt: %s='" SHOWN "' is not valid: use %s", item->name, item->value, choices);
 }
 
+/* hash-log=FILE and what goes with it. */
+static bool hash_item(struct options *o, const struct item *item)
+{
+    static const char count[] = "a number of instructions";
+    const char *name = item->name + 5, *value = item->value;
+
+    if (!strcmp(name, "log")) {
+        o->hash_file = value;
+        return true;
+    }
+    if (!strcmp(name, "every"))
+        return (parse_number(value, INT64_MAX, &o->hash_every) && o->hash_every) || bad_choice(o, item, count);
+    if (!strcmp(name, "from"))
+        return parse_number(value, INT64_MAX, &o->hash_from) || bad_choice(o, item, count);
+    if (!strcmp(name, "to"))
+        return parse_number(value, INT64_MAX, &o->hash_to) || bad_choice(o, item, count);
+    if (!strcmp(name, "regs"))
+        return parse_on_off(value, &o->hash_regs) || bad_choice(o, item, "on or off");
+    if (!strcmp(name, "mem"))
+        return parse_on_off(value, &o->hash_mem) || bad_choice(o, item, "on or off");
+    return fail(o, "-accel bt: no property '" SHOWN "': there are hash-log, -every, -from, -to, -regs, -mem",
+                item->name);
+}
+
 static bool accel_item(struct options *o, const struct item *item)
 {
     uint64_t number;
@@ -442,13 +466,19 @@ static bool accel_item(struct options *o, const struct item *item)
         o->stats_file = value;
         return true;
     }
+    if (!strncmp(name, "hash-", 5))
+        return hash_item(o, item);
+    if (!strcmp(name, "core")) {
+        o->core_file = value;
+        return true;
+    }
     if (!strcmp(name, "perf-map"))
         return parse_on_off(value, &o->perf_map) || bad_choice(o, item, "on or off");
     if (!strcmp(name, "coherency"))
         return !strcmp(value, "trace") || bad_choice(o, item, "trace");
     return fail(o,
                 "-accel bt: no property '" SHOWN "': there are tc-size, chain, mem, host, verify, tu-insns, "
-                "clock, stats, perf-map, coherency",
+                "clock, stats, perf-map, core, hash-log, hash-every, hash-from, hash-to, hash-regs, hash-mem, coherency",
                 name);
 }
 
@@ -709,6 +739,8 @@ const char options_help[] =
     "                       tc-size=32M  chain=on|off  mem=checked|window|adaptive\n"
     "                       host=auto|baseline  verify=on|off  tu-insns=1..64\n"
     "                       clock=host|insn  stats=FILE  perf-map=on|off  coherency=trace\n"
+    "                       core=FILE  hash-log=FILE  hash-every=1000000  hash-from=0  hash-to=N\n"
+    "                       hash-regs=on|off  hash-mem=on|off\n"
     "  -machine pc, -smp 1, -name TEXT, -vga std|none, -nodefaults are accepted\n"
     "  -version, -help\n"
     "\n"
@@ -732,6 +764,8 @@ static void set_defaults(struct options *o)
     o->sandbox = true;
     o->mem = ACCEL_MEM_ADAPTIVE;
     o->tu_insns = 16;
+    o->hash_every = 1000000;
+    o->hash_to = UINT64_MAX;
     o->display_by_default = true;
 }
 
@@ -757,6 +791,8 @@ static bool finish(struct options *o)
         if (o->nographic)
             o->serial[i].mux |= o->serial[i].kind == SERIAL_STDIO;
     }
+    if (o->hash_file && !o->clock_insn)
+        return fail(o, "-accel bt: hash-log needs clock=insn, which counts instructions");
     if (stdio > 1)
         return fail(o, "-serial stdio may be given once only");
     if (!o->kernel && (o->initrd || o->append))

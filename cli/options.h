@@ -57,6 +57,10 @@ struct options {
     unsigned tu_insns;
     const char *stats_file;
     bool perf_map;
+    const char *core_file;                /* NULL: none                          */
+    const char *hash_file;                /* NULL: none; else needs clock_insn   */
+    uint64_t hash_every, hash_from, hash_to;
+    bool hash_regs, hash_mem;
 
     char error[256];                      /* after failure: one line, no newline */
     /* Texts cut out of arguments (option values) live here. */

@@ -15,6 +15,13 @@ static inline enum exit_reason end_dispatch_next(struct vcpu *cpu)
     return EXIT_DISPATCH;
 }
 
+/** Should an instruction that repeats make way for the host between two elements? Not with clock=insn:
+ *  an instruction is begun once there, whatever the host does. */
+static inline bool must_make_way(const struct vcpu *cpu)
+{
+    return !__atomic_load_n(&cpu->run, __ATOMIC_RELAXED) && !cpu->vm->config.clock_insn;
+}
+
 static inline enum exit_reason end_raise(struct vcpu *cpu, enum exc_vector vector)
 {
     vcpu_raise(cpu, vector);

@@ -197,7 +197,7 @@ static enum exit_reason io_string(struct vcpu *cpu, uint64_t arg,
             cpu->gpr[ECX] = masked(cpu->gpr[ECX], cpu->gpr[ECX] - 1, s.mask);
         if (!repeats || !(cpu->gpr[ECX] & s.mask))
             return wants_dispatcher(cpu) ? end_dispatch_next(cpu) : EXIT_RESUME;
-        if (!cpu->run || wants_dispatcher(cpu))
+        if (must_make_way(cpu) || wants_dispatcher(cpu))
             return EXIT_DISPATCH; /* EIP is still that of the instruction: it goes on there */
     }
 }

@@ -84,7 +84,7 @@ static void count_down(const struct string_op *s, uint32_t count)
  */
 static bool must_yield(const struct string_op *s)
 {
-    return !__atomic_load_n(&s->cpu->run, __ATOMIC_RELAXED);
+    return must_make_way(s->cpu);
 }
 
 /* ---- runs ------------------------------------------------------------------------------ */

@@ -32,14 +32,40 @@ static uint64_t to_host_ns(const struct vm *vm, uint64_t deadline)
 
 #define INSN_BUDGET_MAX 1000000 /* instructions between looks at the host, clock=insn */
 
+/* Instructions begun since the budget was set. The count goes down before each and one is
+ * begun at 0, so a budget of n - 1 is one of n instructions. */
+static uint64_t insns_run(const struct vm *vm)
+{
+    return (uint64_t)(vm->insn_budget - vm->cpu->icount_left);
+}
+
+/* A budget that ends exactly at the deadline, and at the next checkpoint: what happens there does
+ * not depend on when the host looked in between. */
 static void arm_insn(struct vm *vm, uint64_t deadline)
 {
     uint64_t now = machine_now_ns(vm->machine);
-    uint64_t left = deadline > now ? deadline - now : 0;
+    uint64_t left = deadline > now ? deadline - now : 1, ran = insns_run(vm);
 
-    vm->insn_ns += (uint64_t)(vm->insn_budget - vm->cpu->icount_left);
-    vm->insn_budget = left < INSN_BUDGET_MAX ? (int64_t)left : INSN_BUDGET_MAX;
+    vm->insn_ns += ran;
+    vm->insns += ran;
+    if (left > INSN_BUDGET_MAX)
+        left = INSN_BUDGET_MAX;
+    if (vm->checkpoint_next > vm->insns && left > vm->checkpoint_next - vm->insns)
+        left = vm->checkpoint_next - vm->insns;
+    vm->insn_budget = (int64_t)left - 1;
     vm->cpu->icount_left = vm->insn_budget;
+}
+
+static void checkpoint(struct vm *vm)
+{
+    uint64_t insns = vm->insns + insns_run(vm);
+
+    if (insns < vm->checkpoint_next)
+        return;
+    while (vm->checkpoint_next <= insns)
+        vm->checkpoint_next += vm->config.checkpoint_every;
+    if (!vm->config.checkpoint(vm->config.checkpoint_ctx, vm->cpu, insns))
+        machine_request_stop(vm->machine, STOP_HOST, 0);
 }
 
 #define SAMPLE_NS 1000000u /* bt/form.c counts in these */
@@ -67,6 +93,7 @@ static void attend(struct vm *vm, bool will_run)
     if (vm->cpu->sample_rip)
         bt_sample(vm->cpu);
     platform_poll(vm->cpu);
+    checkpoint(vm);
     machine_run_timers(vm->machine);
     arm(vm, will_run);
 }
@@ -189,6 +216,10 @@ static enum next run_shadow(struct vm *vm, struct vm_exit *out)
 
     cpu->intr_shadow = false;
     cpu->mode |= MODE_STEP;
+    if (cpu->icount_left < 0) { /* clock=insn: the budget has no say in the shadow */
+        cpu->icount_left++;
+        vm->insn_budget++;
+    }
     enum exit_reason reason = bt_run(cpu);
     if (reason == EXIT_SHADOW)
         reason = EXIT_DISPATCH; /* a second STI casts no second shadow */

@@ -43,6 +43,11 @@ struct vm_config {
     uint32_t log_mask;
     void *listing_ctx;            /* for bt_ops.translated                               */
     void (*translated)(void *ctx, struct vcpu *cpu, const struct ccf *ccf);
+    /** clock=insn: called when `insns` instructions have been begun since power-on, for
+     *  checkpoint_first and every checkpoint_every after it (0: never). false ends the run. */
+    bool (*checkpoint)(void *ctx, struct vcpu *cpu, uint64_t insns);
+    void *checkpoint_ctx;
+    uint64_t checkpoint_first, checkpoint_every;
 };
 
 struct vm {
@@ -55,6 +60,8 @@ struct vm {
     uint64_t armed_ns;            /* VM-clock deadline that the host timer is set for    */
     int64_t insn_budget;          /* clock=insn: what icount_left started from           */
     uint64_t insn_ns;             /* clock=insn: VM time before this budget, 1 ns an instruction */
+    uint64_t insns;               /* clock=insn: instructions begun before this budget   */
+    uint64_t checkpoint_next;     /* of them, at which config.checkpoint is due           */
     size_t footprint;             /* bytes of this reservation                           */
 };
 

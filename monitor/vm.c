@@ -160,6 +160,7 @@ struct vm *vm_new(const struct vm_config *config)
     vm->cpu->log = &vm->log;
     vm->cpu->vm = vm;
     vm->armed_ns = UINT64_MAX;
+    vm->checkpoint_next = config->checkpoint_every ? config->checkpoint_first : UINT64_MAX;
     vcpu_reset(vm->cpu);
     if (!make_mmu(vm) || !make_machine(vm) || !make_bt(vm)) {
         vm_free(vm);
