@@ -65,8 +65,12 @@ static void put_imm(struct emit *e, const struct insn *in)
         put8(e, in->imm >> 8 * i & 0xff);
 }
 
+/* An x87 store does not store when an unmasked exception is met: where it goes through the bounce
+ * buffer, that must hold what memory held. */
 static unsigned mem_access(const struct insn *in)
 {
+    if (in->unit == UNIT_X87 && (in->mem_access & MEM_WRITE))
+        return MEM_READ | MEM_WRITE;
     return in->mem_access ? in->mem_access : MEM_READ;
 }
 
@@ -346,7 +350,8 @@ void lower_bit_rm_r(struct xlate *x)
     e_op_rm(x->e, generic_flags(in), in->opcode, H_T2, m);
 }
 
-/* MASKMOVQ and MASKMOVDQU write to DS:[EDI], which is RDI for the host. */
+/* MASKMOVQ and MASKMOVDQU write to DS:[EDI], which is RDI for the host. A pending x87 error makes
+ * MASKMOVQ #MF: a MOVQ of the register to itself finds that out while EDI is still in place. */
 void lower_maskmov(struct xlate *x)
 {
     const struct insn *in = &x->in;
@@ -357,7 +362,11 @@ void lower_maskmov(struct xlate *x)
 
     if (!idiom_access(x, &ea, in->p66_is_opcode ? 16 : 8, MEM_READ | MEM_WRITE, &m))
         return;
+    if (!in->p66_is_opcode)
+        e_op_rr(x->e, ENC_0F, 0x6f, in->reg, in->reg);
     e_lea_r64(x->e, H_RCX, m);
+    if (!in->p66_is_opcode)
+        e_op(x->e, 0, 0x9b); /* FWAIT: a pending #MF is taken while EDI is still the guest's */
     e_mov_r32_r32(x->e, H_EA, H_RDI);
     e_mov_r64_r64(x->e, H_RDI, H_RCX);
     e_op_rr(x->e, generic_flags(in), in->opcode, in->reg, in->rm);

@@ -161,7 +161,7 @@ static void slow_pass(struct xlate *x)
     idiom_resolve_slow(x);
     idiom_store_eip(x);
     lower_insn(x);
-    if (!x->ends || !x->is_slow_only)
+    if (!x->ends) /* a transfer has joined the fast path by itself */
         idiom_finish_slow(x);
     x->e = &x->hot;
     x->is_cold = false;
