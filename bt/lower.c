@@ -351,7 +351,8 @@ void lower_bit_rm_r(struct xlate *x)
 }
 
 /* MASKMOVQ and MASKMOVDQU write to DS:[EDI], which is RDI for the host. A pending x87 error makes
- * MASKMOVQ #MF: a MOVQ of the register to itself finds that out while EDI is still in place. */
+ * MASKMOVQ #MF: FWAIT finds that out while EDI is still in place, and changes no register (MASKMOVQ
+ * leaves the exponents of the MMX registers alone, which a MOVQ would not). */
 void lower_maskmov(struct xlate *x)
 {
     const struct insn *in = &x->in;
@@ -362,11 +363,9 @@ void lower_maskmov(struct xlate *x)
 
     if (!idiom_access(x, &ea, in->p66_is_opcode ? 16 : 8, MEM_READ | MEM_WRITE, &m))
         return;
-    if (!in->p66_is_opcode)
-        e_op_rr(x->e, ENC_0F, 0x6f, in->reg, in->reg);
     e_lea_r64(x->e, H_RCX, m);
     if (!in->p66_is_opcode)
-        e_op(x->e, 0, 0x9b); /* FWAIT: a pending #MF is taken while EDI is still the guest's */
+        e_op(x->e, 0, 0x9b);
     e_mov_r32_r32(x->e, H_EA, H_RDI);
     e_mov_r64_r64(x->e, H_RDI, H_RCX);
     e_op_rr(x->e, generic_flags(in), in->opcode, in->reg, in->rm);
