@@ -307,6 +307,7 @@ static bool translate_tu(struct xlate *x, const struct source *src, unsigned max
             break;
         }
         if (ofs && is_translated(x, ofs)) {
+            begin_tail(x);
             idiom_jump(x, x->eip);
             break;
         }
