@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "cli/code_log.h"
+#include "cli/core.h"
 #include "cli/explain.h"
 #include "cli/hash_log.h"
 #include "cli/load.h"
@@ -287,6 +288,18 @@ static int status_of(const struct vm_exit *e)
     return STATUS_OK;
 }
 
+/* What becomes of a guest that can't go on, for gdb. */
+static void write_core(struct session *s, const struct vm_exit *e)
+{
+    const char *path = s->options.core_file;
+
+    if (!path || !(e->unsupported || e->why == STOP_TRIPLE_FAULT))
+        return;
+    int rc = core_write(path, s->vm->cpu, s->ram, s->options.ram_bytes, e->text);
+    if (rc < 0)
+        fprintf(stderr, "ringdown: cannot write core '%s': %s\r\n", path, strerror(-rc));
+}
+
 static int run(struct session *s)
 {
     char error[LOAD_ERROR_BYTES];
@@ -300,6 +313,7 @@ static int run(struct session *s)
         memset(&exit_info, 0, sizeof exit_info);
         vm_run(s->vm, &exit_info);
         vcpu_fpu_park(s->vm->cpu);
+        write_core(s, &exit_info);
         machine_down(s);
         if (!is_reset(s, &exit_info))
             return status_of(&exit_info);

@@ -40,6 +40,9 @@ uint8_t *hosted_ram_new(uint64_t bytes);
 /** All of it reads as zero again; its memory goes back to the host. */
 void hosted_ram_clear(void);
 void hosted_ram_free(void);
+/** Copy all of it into a file at offset `at`; what the guest never touched becomes a hole.
+ *  0 or -errno. */
+int hosted_ram_save(int to, uint64_t at);
 
 /* ---- host events ------------------------------------------------------------- */
 

@@ -157,6 +157,45 @@ void hosted_ram_free(void)
     ram.bytes = 0;
 }
 
+/* Reading the mapping would give every page of it memory; reading the file does not. */
+static int save_range(int to, uint64_t at, off_t from, off_t end)
+{
+    static char buf[1 << 16];
+
+    while (from < end) {
+        size_t want = end - from < (off_t)sizeof buf ? (size_t)(end - from) : sizeof buf;
+        ssize_t n = pread(ram.fd, buf, want, from);
+        if (n <= 0)
+            return n < 0 ? -errno : -EIO;
+        for (ssize_t done = 0, w; done < n; done += w) {
+            w = pwrite(to, buf + done, (size_t)(n - done), (off_t)at + from + done);
+            if (w < 0)
+                return -errno;
+        }
+        from += n;
+    }
+    return 0;
+}
+
+int hosted_ram_save(int to, uint64_t at)
+{
+    off_t from = 0, end;
+
+    hosted_park();
+    while ((from = lseek(ram.fd, from, SEEK_DATA)) >= 0) {
+        end = lseek(ram.fd, from, SEEK_HOLE);
+        if (end < 0)
+            return -errno;
+        int rc = save_range(to, at, from, end);
+        if (rc < 0)
+            return rc;
+        from = end;
+    }
+    if (errno != ENXIO) /* that is what no more data means */
+        return -errno;
+    return ftruncate(to, (off_t)(at + ram.bytes)) < 0 ? -errno : 0;
+}
+
 int hosted_ram_fd(uint64_t *bytes)
 {
     *bytes = ram.bytes;
