@@ -943,26 +943,34 @@ static void prepare_bit_offset(struct build *b, const ZydisDecodedInstruction *i
         set_reg(b, reg, (uint32_t)((int32_t)rnd(&b->r, 8192) - 4096));
 }
 
-/* A branch gets a target a few instructions on; calls and jumps through operands a real one. */
-static void prepare_indirect(struct build *b, const struct encoding *e, bool *need_fixup)
-{
-    unsigned reg = e->modrm & 7;
-
-    *need_fixup = false;
-    if (e->map0f || e->opcode != 0xff || e->is_mem || reg == ESP)
-        return;
-    if (!chance(&b->r, 92))
-        return;
-    set_reg(b, reg, 0xdeadbeefu); /* patched below */
-    b->known[reg] = false;
-    *need_fixup = true;
-}
-
 static void add_fixup(struct build *b, unsigned at, unsigned size, unsigned end)
 {
     if (b->nfix < CASE_INSNS_MAX)
         b->fix[b->nfix++] = (struct fixup){ .at = (uint16_t)at, .size = (uint8_t)size, .end = (uint16_t)end,
                                             .target = b->c->ninsns };
+}
+
+/* Nothing may run what nobody wrote: bytes of data decode to instructions that only newer
+ * processors have. So indirect branches get a target a few instructions on. */
+static bool is_indirect(const struct encoding *e)
+{
+    unsigned reg = (e->modrm >> 3) & 7;
+
+    return !e->map0f && e->opcode == 0xff && (reg == 2 || reg == 4);
+}
+
+/* A register that the branch goes through; false: it is ESP. */
+static bool prepare_register_target(struct build *b, const struct encoding *e)
+{
+    unsigned reg = e->modrm & 7;
+
+    if (reg == ESP)
+        return false;
+    b->known[reg] = false;
+    set_reg(b, reg, 0xdeadbeefu);
+    b->known[reg] = false;
+    add_fixup(b, b->c->code_len - 4u, 0xff, 0);
+    return true;
 }
 
 static void note_branch(struct build *b, const ZydisDecodedInstruction *insn)
@@ -985,7 +993,7 @@ static void store_target(struct build *b, uint32_t va)
 static bool gen_insn(struct build *b, const struct mnemonic *m)
 {
     struct rng *r = &b->r;
-    bool mem = m->nmem && (m->nmem == m->count || chance(r, 50)), patch_reg;
+    bool mem = m->nmem && (m->nmem == m->count || chance(r, 50));
     const struct encoding *e =
         &b->g->enc[m->first + (mem ? rnd(r, m->nmem) : m->nmem + rnd(r, m->count - m->nmem))];
     struct prefixes p;
@@ -1007,15 +1015,16 @@ static bool gen_insn(struct build *b, const struct mnemonic *m)
         bytes[n] = e->modrm;
     if (!decode(b->g, bytes, 15, &insn, ops) || !room_left(b, 8))
         return false;
+    /* What goes in front of these must not be skipped. */
+    b->glue = is_indirect(e) || stores_fpu_image(insn.mnemonic);
     if (insn.cpu_flags && (insn.cpu_flags->tested & b->undef))
         define_flags(b);
     p = choose_prefixes(b, e, &insn, ops);
     prepare_implicit(b, &insn, ops);
     if (uses_stack(&insn) && !b->known[ESP] && chance(r, 25))
         set_reg(b, ESP, CASE_ESP);
-    prepare_indirect(b, e, &patch_reg);
-    if (patch_reg)
-        add_fixup(b, b->c->code_len - 4u, 0xff, 0);
+    if (is_indirect(e) && !e->is_mem && !prepare_register_target(b, e))
+        return false;
     n = p.len;
     memcpy(bytes, p.bytes, n);
     if (e->map0f)
@@ -1026,10 +1035,8 @@ static bool gen_insn(struct build *b, const struct mnemonic *m)
         uint32_t size = operand_bytes(&insn, ops);
 
         va = target_address(r, size ? size : 4);
-        if (is_branch(&insn) && chance(r, 90)) {
+        if (is_indirect(e))
             va = CASE_DATA + 4 * rnd(r, 2000);
-            store_target(b, va);
-        }
         if (stores_fpu_image(insn.mnemonic)) {
             va = CASE_DATA + 16 * rnd(r, 400);
             if (insn.mnemonic != ZYDIS_MNEMONIC_FXSAVE)
@@ -1040,6 +1047,11 @@ static bool gen_insn(struct build *b, const struct mnemonic *m)
             keep |= (uint8_t)(1u << ((e->modrm >> 3) & 7));
         f = p.has_67 ? form16(b, (e->modrm >> 3) & 7, va - p.seg_base)
                      : form32(b, (e->modrm >> 3) & 7, va - p.seg_base, keep);
+        if (is_indirect(e)) {
+            if (!f.ea_known || p.has_67)
+                return false;
+            store_target(b, f.ea + p.seg_base);
+        }
         memcpy(bytes + n, f.bytes, f.len);
         n += f.len;
     } else if (e->has_modrm) {
@@ -1291,7 +1303,7 @@ static void resolve_fixups(struct build *b)
         uint32_t target, value;
 
         while (to < c->ninsns && b->glued[to])
-            to--;
+            to++;
         target = to >= c->ninsns ? c->code_len : c->insns[to].ofs;
         value = f->size == 0xff ? c->code_va + target : target - f->end;
 
