@@ -127,7 +127,7 @@ static struct timespec sleep_time(uint64_t deadline_ns)
 void platform_wait(struct vcpu *cpu, uint64_t deadline_ns)
 {
     struct pollfd fds[HOSTED_POLL_MAX];
-    sigset_t all, before;
+    sigset_t all, before, asleep;
 
     hosted_park();
     hosted_chardev_flush();
@@ -137,7 +137,11 @@ void platform_wait(struct vcpu *cpu, uint64_t deadline_ns)
     if (!hosted_event_io && !hosted_event_stop && !hosted_event_cont && !user_asked) {
         struct timespec ts = sleep_time(deadline_ns);
         unsigned count = hosted_chardev_pollfds(fds);
-        if (ppoll(fds, count, &ts, &before) > 0)
+        /* The timer may be armed for something that only matters while the guest runs: the
+         * deadline here says when to wake up. */
+        asleep = before;
+        sigaddset(&asleep, SIGALRM);
+        if (ppoll(fds, count, &ts, &asleep) > 0)
             hosted_event_io = 1;
     }
     sigprocmask(SIG_SETMASK, &before, NULL);
