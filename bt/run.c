@@ -269,7 +269,8 @@ static enum x86_rc find(struct bt *bt, struct ccf **out, bool *is_global)
     enum x86_rc rc = mmu_fetch(cpu, va, &pa, is_global);
     if (rc != X86_OK)
         return rc;
-    struct ccf_key key = { .pa = pa.v, .eip = cpu->eip, .cs_base = cs->base, .mode = bt->key_mode };
+    struct ccf_key key = { .pa = pa.v, .eip = cpu->eip, .cs_base = cs->base, .mode = bt->key_mode,
+                           .cs_limit = cpu->mode & MODE_CS_FLAT ? 0 : cs->limit };
     *out = tcache_lookup(cpu->tc, &key);
     if (*out) {
         rc = check_second_page(bt, va, out);

@@ -347,8 +347,10 @@ static enum x86_rc straddling_source(struct xlate *x, gva_t va, const struct sou
     gva_t second = gva_add(va, first->avail);
     bool is_global;
     gpa_t pa;
-    enum x86_rc rc = mmu_fetch(x->cpu, second, &pa, &is_global);
 
+    if (beyond_limit(x, x->eip, first->avail + 1)) /* the limit is looked at before the page */
+        return vcpu_raise_error(x->cpu, EXC_GP, 0);
+    enum x86_rc rc = mmu_fetch(x->cpu, second, &pa, &is_global);
     if (rc != X86_OK)
         return rc;
     memcpy(buf, first->bytes, first->avail);

@@ -241,7 +241,8 @@ bool tcache_may_start_at(const struct tcache *tc, gpa_t pa)
 
 static bool keys_equal(const struct ccf_key *a, const struct ccf_key *b)
 {
-    return a->pa == b->pa && a->eip == b->eip && a->cs_base == b->cs_base && a->mode == b->mode;
+    return a->pa == b->pa && a->eip == b->eip && a->cs_base == b->cs_base && a->mode == b->mode &&
+           a->cs_limit == b->cs_limit;
 }
 
 struct ccf *tcache_lookup(struct tcache *tc, const struct ccf_key *key)

@@ -7,7 +7,7 @@
  * evicting a region frees everything at once. Eviction is first in, first out: when the
  * ring comes round, every CCF of the oldest region is dropped first.
  *
- * A CCF is found by (PA of its first byte, EIP, CS base, mode). A per-page list leads from
+ * A CCF is found by (PA of its first byte, EIP, CS base and limit, mode). A per-page list leads from
  * a written PA to the CCFs made from it.
  *
  * The *jump table* of a view leads from the low 16 bits of an EIP to the verify entry of a
@@ -57,7 +57,7 @@ struct ccf_key {
     uint32_t eip;
     uint32_t cs_base;
     uint32_t mode;
-    uint32_t zero; /* the key is hashed as bytes */
+    uint32_t cs_limit; /* 0 where CS is flat. The key is hashed as bytes: no padding */
 };
 
 #define CCF_ONE_PAGE UINT64_MAX

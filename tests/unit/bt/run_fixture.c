@@ -203,6 +203,14 @@ uint32_t get_u32(struct run_fixture *fx, uint32_t pa)
     return value;
 }
 
+void map_alias(struct run_fixture *fx, uint32_t va, uint32_t pa, uint32_t pte_flags)
+{
+    uint32_t table = get_u32(fx, fx->cpu->cr3 + (va >> 22) * 4) & ~GUEST_PAGE_MASK;
+
+    put_u32(fx, table + (va >> 12 & 0x3ff) * 4, pte_flags ? pa | pte_flags : 0);
+    mmu_invlpg(fx->cpu, gva(va));
+}
+
 void reset_state(struct run_fixture *fx)
 {
     static const uint16_t selectors[SEG_COUNT] = { SEL_DATA, SEL_CODE, SEL_DATA, SEL_DATA, 0, 0 };
@@ -233,6 +241,13 @@ void run_to(struct run_fixture *fx, uint32_t eip, uint32_t end)
     if (fx->frame.vector != EXC_UD || fx->frame.eip != end)
         fail_msg("expected UD2 at 0x%x, came out with vector %u at 0x%x (CR2 0x%x)", end, fx->frame.vector,
                  fx->frame.eip, fx->cpu->cr2);
+}
+
+void run_code(struct run_fixture *fx, struct guest_code code)
+{
+    put_code(fx, CODE, code);
+    put(fx, CODE + code.len, "\x0f\x0b", 2);
+    run_to(fx, CODE, CODE + code.len);
 }
 
 /* ---- cases -------------------------------------------------------------------------------------------- */
@@ -308,7 +323,7 @@ static void compare(struct run_fixture *fx, const struct run_case *c, struct exp
     const struct vm_fixture_frame *f = &fx->frame;
     uint32_t base = c->at ? c->at : CODE;
     uint32_t eip = base + (c->vector ? c->eip : c->code.len);
-    uint8_t vector = c->vector ? c->vector : EXC_UD;
+    unsigned vector = c->vector == VECTOR_DE ? EXC_DE : c->vector ? c->vector : EXC_UD;
 
     if (f->vector != vector || f->eip != eip || f->error != c->error)
         fail_msg("%s (%s): vector %u error 0x%x at +0x%x, expected %u error 0x%x at +0x%x; CR2 0x%x", c->name,

@@ -76,13 +76,14 @@ struct item {
 #define R(reg)    (1u + (reg))
 #define R_FLAGS   16u
 #define MAX_ITEMS 16
+#define VECTOR_DE 0x100u /* 0 is taken */
 
 struct run_case {
     const char *name;
     struct guest_code code;
     struct item before[MAX_ITEMS];
     struct item after[MAX_ITEMS]; /* what changes; everything else must not */
-    uint8_t vector;               /* the exception it ends with; 0: the UD2 behind the code */
+    unsigned vector;              /* the exception it ends with; 0: the UD2 behind the code */
     uint32_t error, cr2;
     uint32_t eip;                /* offset in the code where it ends when `vector` is set */
     uint16_t ds, es, ss, fs, gs; /* 0: flat, or the null selector in FS and GS */
@@ -128,6 +129,9 @@ void put_code(struct run_fixture *fx, uint32_t pa, struct guest_code code);
 void put_u32(struct run_fixture *fx, uint32_t pa, uint32_t value);
 uint32_t get_u32(struct run_fixture *fx, uint32_t pa);
 
+/** Map the page at va (below 8 MiB) to any PA: PTE_* bits, 0 unmaps. Drops what the TLB had. */
+void map_alias(struct run_fixture *fx, uint32_t va, uint32_t pa, uint32_t pte_flags);
+
 /** Registers as every case finds them: GPRs distinct, flat segments, CPL 3, ESP STACK_START. */
 void reset_state(struct run_fixture *fx);
 /** Run from cpu->eip until an exception; anything else fails the test. */
@@ -137,6 +141,9 @@ void run_to(struct run_fixture *fx, uint32_t eip, uint32_t end);
 
 /** Each case with the tables empty and filled, with arithmetic flags clear and set. */
 void run_cases(struct run_fixture *fx, const struct run_case *cases, size_t count);
+
+/** Run the code at CODE with UD2 behind it, from registers as they stand. */
+void run_code(struct run_fixture *fx, struct guest_code code);
 
 /** run_cases in a fixture of its own. */
 void run_table(const struct run_case *cases, size_t count);

@@ -22,6 +22,9 @@ static void commit_is_found_by_its_whole_key_only(void **state)
     key = tc_key(0x1010, 0xc0001010);
     key.cs_base = 0x10;
     assert_null(tcache_lookup(fx->tc, &key));
+    key = tc_key(0x1010, 0xc0001010);
+    key.cs_limit = 0xffff;
+    assert_null(tcache_lookup(fx->tc, &key));
     assert_int_equal(fx->cpu->stats.ccf_live, 1);
     assert_int_equal(tcache_audit(fx->tc), 0);
     tc_fixture_free(fx);
