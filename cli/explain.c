@@ -37,6 +37,7 @@ static const char usage[] =
     "  --cpl 0|3         privilege (default 0)\n"
     "  --eip ADDR        where the code lies, in hexadecimal (default 100000; 100 with --mode 16)\n"
     "  --cpu MODEL       processor model; ringdown -cpu help lists them\n"
+    "  --insns N         only the first N instructions\n"
     "  --host baseline   as on a host without BMI2 and 64-bit LAHF\n"
     "  --mem window      memory accesses in the window form (default checked)\n"
     "  --cold            show entries, slow paths and ways out too\n";
@@ -156,6 +157,13 @@ static bool parse_value(struct explain_options *o, const char *option, const cha
         o->cpu = value;
         return cpu_model_find(value) || fail(o, "--cpu '%.80s' is not a known model: ringdown -cpu help", value);
     }
+    if (!strcmp(option, "--insns")) {
+        char *end;
+        unsigned long n = strtoul(value, &end, 10);
+        o->insns = (unsigned)n;
+        return (value[0] >= '1' && value[0] <= '9' && !*end && n <= EXPLAIN_BYTES_MAX) ||
+               fail(o, "--insns '%.80s': use a number from 1 to %u", value, EXPLAIN_BYTES_MAX);
+    }
     if (!strcmp(option, "--mem"))
         return one_of(o, option, value, "checked", "window", &o->window);
     return one_of(o, option, value, "auto", "baseline", &o->baseline);
@@ -175,7 +183,7 @@ static bool check(struct explain_options *o, bool has_eip)
 
 bool explain_parse(struct explain_options *o, int argc, const char *const *argv)
 {
-    static const char *const with_value[] = { "--mode", "--cpl", "--eip", "--cpu", "--mem", "--host" };
+    static const char *const with_value[] = { "--mode", "--cpl", "--eip", "--cpu", "--insns", "--mem", "--host" };
     bool has_eip = false;
 
     memset(o, 0, sizeof *o);
@@ -303,6 +311,20 @@ static void blank_line(const struct output *out)
     out->line(out->ctx, "");
 }
 
+/* --insns: leave only the first of them, if there are as many. */
+static void keep_first(struct explain_options *o)
+{
+    size_t ofs = 0;
+    struct insn in;
+
+    for (unsigned n = 0; n < o->insns; n++, ofs += in.len)
+        if (ofs >= o->code_bytes ||
+            decode_insn(o->code + ofs, o->code_bytes - ofs, o->mode == 32, &in) != DECODE_OK)
+            return;
+    if (o->insns)
+        o->code_bytes = ofs;
+}
+
 /* Instructions from `ofs` to the code's end; one that is no instruction is the last. *end is where they
  * end. 0: the instruction at *end is cut off. */
 static unsigned count_insns(const struct explain_options *o, size_t ofs, size_t *end)
@@ -425,6 +447,7 @@ bool explain_print(struct explain_options *o, void (*line)(void *ctx, const char
     struct vm *vm = ram ? make_vm(o, ram) : NULL;
     bool done = false;
 
+    keep_first(o);
     out.listing = ccf_listing_new();
     if (!vm || !out.listing) {
         fail(o, "cannot make a virtual machine: %s", *hosted_error() ? hosted_error() : "out of memory");

@@ -30,6 +30,7 @@ struct hash_log {
     FILE *file;
     const uint8_t *ram;
     uint64_t ram_bytes;
+    uint64_t last; /* count of the last line, UINT64_MAX before the first */
 };
 
 struct state_seg {
@@ -56,7 +57,7 @@ struct hash_log *hash_log_new(const struct hash_log_options *options, const uint
 
     if (!log)
         return NULL;
-    *log = (struct hash_log){ .options = *options, .ram = ram, .ram_bytes = ram_bytes };
+    *log = (struct hash_log){ .options = *options, .ram = ram, .ram_bytes = ram_bytes, .last = UINT64_MAX };
     log->file = fopen(options->path, "we");
     if (log->file)
         return log;
@@ -153,6 +154,9 @@ bool hash_log_checkpoint(void *ctx, struct vcpu *cpu, uint64_t insns)
     struct hash_log *log = ctx;
     struct state state;
 
+    if (insns == log->last || insns < log->options.from)
+        return true;
+    log->last = insns;
     vcpu_fpu_park(cpu);
     take_state(cpu, &state);
     fprintf(log->file, "%12" PRIu64 " %08" PRIx32 " %016" PRIx64, insns, state.eip,

@@ -37,7 +37,7 @@ struct session {
     struct vm *vm;
     struct code_log *code_log; /* NULL when nobody asked for it */
     struct hash_log *hash_log; /* likewise */
-    struct stats stats; /* of machines before a reset */
+    struct stats stats;        /* of machines before a reset */
     uint64_t started_ns;
 };
 
@@ -300,6 +300,16 @@ static void write_core(struct session *s, const struct vm_exit *e)
         fprintf(stderr, "ringdown: cannot write core '%s': %s\r\n", path, strerror(-rc));
 }
 
+/* The last line of the hash log: where the guest ended of its own accord. */
+static void log_end(struct session *s, const struct vm_exit *e)
+{
+    const struct vm *vm = s->vm;
+
+    if (s->hash_log && e->why != STOP_HOST)
+        hash_log_checkpoint(s->hash_log, vm->cpu,
+                            vm->insns + (uint64_t)(vm->insn_budget - vm->cpu->icount_left));
+}
+
 static int run(struct session *s)
 {
     char error[LOAD_ERROR_BYTES];
@@ -314,6 +324,7 @@ static int run(struct session *s)
         vm_run(s->vm, &exit_info);
         vcpu_fpu_park(s->vm->cpu);
         write_core(s, &exit_info);
+        log_end(s, &exit_info);
         machine_down(s);
         if (!is_reset(s, &exit_info))
             return status_of(&exit_info);
@@ -349,7 +360,8 @@ static bool open_code_log(struct session *s, char error[LOAD_ERROR_BYTES])
         return false;
     }
     if (s->options.perf_map && (rc = code_log_perf_map(s->code_log)) < 0)
-        snprintf(error, LOAD_ERROR_BYTES, "cannot write /tmp/perf-%ld.map: %s", (long)getpid(), strerror(-rc));
+        snprintf(error, LOAD_ERROR_BYTES, "cannot write /tmp/perf-%ld.map: %s", (long)getpid(),
+                 strerror(-rc));
     return rc == 0;
 }
 
@@ -357,8 +369,12 @@ static bool open_hash_log(struct session *s, char error[LOAD_ERROR_BYTES])
 {
     const struct options *o = &s->options;
     struct hash_log_options h = {
-        .path = o->hash_file, .every = o->hash_every, .from = o->hash_from, .to = o->hash_to,
-        .regs = o->hash_regs, .mem = o->hash_mem,
+        .path = o->hash_file,
+        .every = o->hash_every,
+        .from = o->hash_from,
+        .to = o->hash_to,
+        .regs = o->hash_regs,
+        .mem = o->hash_mem,
     };
 
     if (!o->hash_file)
@@ -405,7 +421,8 @@ static int start(struct session *s)
     }
     if (s->options.display_by_default)
         fputs("ringdown: there is no display: serial port 0 is on this terminal, as with -nographic "
-              "(Ctrl-a x leaves)\n", stderr);
+              "(Ctrl-a x leaves)\n",
+              stderr);
     if (s->options.sandbox)
         hosted_sandbox();
     int status = run(s);
