@@ -4,7 +4,7 @@
  */
 #include "guest.h"
 
-#define COM1 0x3f8
+#define COM1      0x3f8
 #define EXIT_PORT 0xf4
 
 /* ---- bytes ----------------------------------------------------------------------------- */
@@ -86,11 +86,22 @@ static void say_args(const char *fmt, va_list ap)
             continue;
         }
         switch (*++fmt) {
-        case 's': put_text(va_arg(ap, const char *)); break;
-        case 'x': put_text("0x"); put_hex(va_arg(ap, uint32_t)); break;
-        case 'u': put_dec(va_arg(ap, uint32_t)); break;
-        case 'c': put_char((char)va_arg(ap, int)); break;
-        default: put_char(*fmt); break;
+        case 's':
+            put_text(va_arg(ap, const char *));
+            break;
+        case 'x':
+            put_text("0x");
+            put_hex(va_arg(ap, uint32_t));
+            break;
+        case 'u':
+            put_dec(va_arg(ap, uint32_t));
+            break;
+        case 'c':
+            put_char((char)va_arg(ap, int));
+            break;
+        default:
+            put_char(*fmt);
+            break;
         }
     }
 }
@@ -139,16 +150,22 @@ static void compare(const char *name, uint32_t got, uint32_t want, bool differs)
         fail(name, differs, "%x, expected %x", got, want);
 }
 
-void check_eq(const char *name, uint32_t got, uint32_t want) { compare(name, got, want, false); }
-void check_eq_differs(const char *name, uint32_t got, uint32_t want) { compare(name, got, want, true); }
+void check_eq(const char *name, uint32_t got, uint32_t want)
+{
+    compare(name, got, want, false);
+}
+void check_eq_differs(const char *name, uint32_t got, uint32_t want)
+{
+    compare(name, got, want, true);
+}
 
 static void fault(const char *name, const struct context *c, uint32_t vector, uint32_t error, bool differs)
 {
     if (c->vector == vector && c->error == error)
         say("ok %s\n", name);
     else
-        fail(name, differs, "vector %u error %x at %x:%x (cr2 %x), expected vector %u error %x", c->vector, c->error,
-             c->cs, c->eip, c->cr2, vector, error);
+        fail(name, differs, "vector %u error %x at %x:%x (cr2 %x), expected vector %u error %x", c->vector,
+             c->error, c->cs, c->eip, c->cr2, vector, error);
 }
 
 void check_fault(const char *name, const struct context *c, uint32_t vector, uint32_t error)
@@ -161,7 +178,10 @@ void check_fault_differs(const char *name, const struct context *c, uint32_t vec
     fault(name, c, vector, error, true);
 }
 
-void check_done(const char *name, const struct context *c) { fault(name, c, VEC_DONE, 0, false); }
+void check_done(const char *name, const struct context *c)
+{
+    fault(name, c, VEC_DONE, 0, false);
+}
 
 _Noreturn static void leave(enum guest_exit code)
 {
@@ -208,7 +228,10 @@ static uint8_t user_stack[8192] __attribute__((aligned(4096)));
 static uint8_t ring0_stack[8192] __attribute__((aligned(4096)));
 extern uint8_t vector_entries[];
 
-void idt_set(unsigned vector, uint64_t gate) { guest_idt[vector] = gate; }
+void idt_set(unsigned vector, uint64_t gate)
+{
+    guest_idt[vector] = gate;
+}
 
 static void make_tables(void)
 {
@@ -279,9 +302,22 @@ bool guest_exception(struct frame *f)
     if (guest_hook && guest_hook(f))
         return true;
     caught = (struct context){
-        .edi = f->edi, .esi = f->esi, .ebp = f->ebp, .ebx = f->ebx, .edx = f->edx, .ecx = f->ecx, .eax = f->eax,
-        .eip = f->eip, .cs = f->cs, .eflags = f->eflags, .ds = f->ds & 0xffff, .es = f->es & 0xffff,
-        .fs = f->fs & 0xffff, .gs = f->gs & 0xffff, .vector = f->vector, .error = f->error,
+        .edi = f->edi,
+        .esi = f->esi,
+        .ebp = f->ebp,
+        .ebx = f->ebx,
+        .edx = f->edx,
+        .ecx = f->ecx,
+        .eax = f->eax,
+        .eip = f->eip,
+        .cs = f->cs,
+        .eflags = f->eflags,
+        .ds = f->ds & 0xffff,
+        .es = f->es & 0xffff,
+        .fs = f->fs & 0xffff,
+        .gs = f->gs & 0xffff,
+        .vector = f->vector,
+        .error = f->error,
     };
     __asm__ volatile("mov %%cr2, %0" : "=r"(caught.cr2));
     if (f->cs & 3) {
@@ -303,9 +339,15 @@ struct context context_new(int ring, const void *code)
     uint32_t data = ring ? SEL_UDATA : SEL_KDATA;
 
     return (struct context){
-        .eip = address_of(code), .cs = ring ? SEL_UCODE : SEL_KCODE, .eflags = 2,
+        .eip = address_of(code),
+        .cs = ring ? SEL_UCODE : SEL_KCODE,
+        .eflags = 2,
         .esp = address_of(ring ? user_stack : ring0_stack) + sizeof user_stack - 1024,
-        .ss = data, .ds = data, .es = data, .fs = data, .gs = data,
+        .ss = data,
+        .ds = data,
+        .es = data,
+        .fs = data,
+        .gs = data,
     };
 }
 
@@ -328,7 +370,10 @@ struct context run_at(int ring, const void *code)
 uint32_t page_directory[1024] __attribute__((aligned(4096)));
 static uint32_t page_tables[4][1024] __attribute__((aligned(4096)));
 
-uint32_t *pte_of(uint32_t va) { return &page_tables[va >> 22][(va >> 12) & 1023]; }
+uint32_t *pte_of(uint32_t va)
+{
+    return &page_tables[va >> 22][(va >> 12) & 1023];
+}
 
 void pte_set(uint32_t va, uint32_t value)
 {

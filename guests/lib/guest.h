@@ -42,9 +42,10 @@ struct frame {
  * Assembly text as a function-like label, ended by INT 7Fh. Label NAME_done stands at that INT, and
  * "1:" and so on may be used inside.
  */
-#define SNIPPET(name, text) \
-    extern uint8_t name[], name##_done[]; \
-    __asm__(".text\n.globl " #name "\n.globl " #name "_done\n" #name ":\n" text "\n" #name "_done: int $0x7f\n.byte 0xf4\n")
+#define SNIPPET(name, text)                                                                                  \
+    extern uint8_t name[], name##_done[];                                                                    \
+    __asm__(".text\n.globl " #name "\n.globl " #name "_done\n" #name ":\n" text "\n" #name                   \
+            "_done: int $0x7f\n.byte 0xf4\n")
 /** A label inside a snippet, for checks of EIP. */
 #define LABEL(name) extern uint8_t name[]
 
@@ -91,11 +92,12 @@ struct tss {
 };
 extern struct tss guest_tss;
 
-#define DESC(base, limit, access, flags) \
-    ((uint64_t)((limit) & 0xffffu) | (uint64_t)((base) & 0xffffffu) << 16 | (uint64_t)(access) << 40 | \
-     (uint64_t)(((limit) >> 16) & 0xfu) << 48 | (uint64_t)(flags) << 52 | (uint64_t)((uint32_t)(base) >> 24) << 56)
-#define GATE(sel, ofs, access) \
-    ((uint64_t)((uint32_t)(ofs) & 0xffffu) | (uint64_t)(sel) << 16 | (uint64_t)(access) << 40 | \
+#define DESC(base, limit, access, flags)                                                                     \
+    ((uint64_t)((limit)&0xffffu) | (uint64_t)((base)&0xffffffu) << 16 | (uint64_t)(access) << 40 |           \
+     (uint64_t)(((limit) >> 16) & 0xfu) << 48 | (uint64_t)(flags) << 52 |                                    \
+     (uint64_t)((uint32_t)(base) >> 24) << 56)
+#define GATE(sel, ofs, access)                                                                               \
+    ((uint64_t)((uint32_t)(ofs)&0xffffu) | (uint64_t)(sel) << 16 | (uint64_t)(access) << 40 |                \
      (uint64_t)((uint32_t)(ofs) >> 16) << 48)
 
 void idt_set(unsigned vector, uint64_t gate);
@@ -117,25 +119,70 @@ uint32_t *pte_of(uint32_t va);
 void pte_set(uint32_t va, uint32_t value);
 
 /* ---- instructions -------------------------------------------------------------------------- */
-static inline void outb(uint16_t port, uint8_t v) { __asm__ volatile("outb %0, %1" : : "a"(v), "Nd"(port)); }
+static inline void outb(uint16_t port, uint8_t v)
+{
+    __asm__ volatile("outb %0, %1" : : "a"(v), "Nd"(port));
+}
 static inline uint8_t inb(uint16_t port)
 {
     uint8_t v;
     __asm__ volatile("inb %1, %0" : "=a"(v) : "Nd"(port));
     return v;
 }
-static inline void outl(uint16_t port, uint32_t v) { __asm__ volatile("outl %0, %1" : : "a"(v), "Nd"(port)); }
-static inline uint32_t get_cr0(void) { uint32_t v; __asm__ volatile("mov %%cr0, %0" : "=r"(v)); return v; }
-static inline uint32_t get_cr3(void) { uint32_t v; __asm__ volatile("mov %%cr3, %0" : "=r"(v)); return v; }
-static inline uint32_t get_cr4(void) { uint32_t v; __asm__ volatile("mov %%cr4, %0" : "=r"(v)); return v; }
-static inline void set_cr0(uint32_t v) { __asm__ volatile("mov %0, %%cr0" : : "r"(v) : "memory"); }
-static inline void set_cr3(uint32_t v) { __asm__ volatile("mov %0, %%cr3" : : "r"(v) : "memory"); }
-static inline void set_cr4(uint32_t v) { __asm__ volatile("mov %0, %%cr4" : : "r"(v) : "memory"); }
-static inline void invlpg(uint32_t va) { __asm__ volatile("invlpg (%0)" : : "r"(va) : "memory"); }
-static inline uint32_t peek(uint32_t va) { return *(volatile uint32_t *)va; }
-static inline void poke(uint32_t va, uint32_t v) { *(volatile uint32_t *)va = v; }
-static inline void poke8(uint32_t va, uint8_t v) { *(volatile uint8_t *)va = v; }
-static inline uint32_t address_of(const void *p) { return (uint32_t)p; }
+static inline void outl(uint16_t port, uint32_t v)
+{
+    __asm__ volatile("outl %0, %1" : : "a"(v), "Nd"(port));
+}
+static inline uint32_t get_cr0(void)
+{
+    uint32_t v;
+    __asm__ volatile("mov %%cr0, %0" : "=r"(v));
+    return v;
+}
+static inline uint32_t get_cr3(void)
+{
+    uint32_t v;
+    __asm__ volatile("mov %%cr3, %0" : "=r"(v));
+    return v;
+}
+static inline uint32_t get_cr4(void)
+{
+    uint32_t v;
+    __asm__ volatile("mov %%cr4, %0" : "=r"(v));
+    return v;
+}
+static inline void set_cr0(uint32_t v)
+{
+    __asm__ volatile("mov %0, %%cr0" : : "r"(v) : "memory");
+}
+static inline void set_cr3(uint32_t v)
+{
+    __asm__ volatile("mov %0, %%cr3" : : "r"(v) : "memory");
+}
+static inline void set_cr4(uint32_t v)
+{
+    __asm__ volatile("mov %0, %%cr4" : : "r"(v) : "memory");
+}
+static inline void invlpg(uint32_t va)
+{
+    __asm__ volatile("invlpg (%0)" : : "r"(va) : "memory");
+}
+static inline uint32_t peek(uint32_t va)
+{
+    return *(volatile uint32_t *)va;
+}
+static inline void poke(uint32_t va, uint32_t v)
+{
+    *(volatile uint32_t *)va = v;
+}
+static inline void poke8(uint32_t va, uint8_t v)
+{
+    *(volatile uint8_t *)va = v;
+}
+static inline uint32_t address_of(const void *p)
+{
+    return (uint32_t)p;
+}
 
 void *memcpy(void *to, const void *from, size_t n);
 void *memset(void *to, int byte, size_t n);
@@ -145,19 +192,36 @@ size_t strlen(const char *s);
 /* Free memory for tests, far from the program: page-aligned, below 16 MiB. */
 #define SCRATCH 0x800000u
 
-#define EFL_CF 0x1u
-#define EFL_TF 0x100u
-#define EFL_IF 0x200u
-#define EFL_DF 0x400u
-#define EFL_OF 0x800u
+#define EFL_CF   0x1u
+#define EFL_TF   0x100u
+#define EFL_IF   0x200u
+#define EFL_DF   0x400u
+#define EFL_OF   0x800u
 #define EFL_IOPL 0x3000u
-#define EFL_NT 0x4000u
-#define EFL_RF 0x10000u
-#define EFL_VM 0x20000u
-#define EFL_AC 0x40000u
-#define EFL_ID 0x200000u
+#define EFL_NT   0x4000u
+#define EFL_RF   0x10000u
+#define EFL_VM   0x20000u
+#define EFL_AC   0x40000u
+#define EFL_ID   0x200000u
 
-enum { V_DE, V_DB, V_NMI, V_BP, V_OF, V_BR, V_UD, V_NM, V_DF, V_TS = 10, V_NP, V_SS, V_GP, V_PF, V_MF = 16, V_AC };
+enum {
+    V_DE,
+    V_DB,
+    V_NMI,
+    V_BP,
+    V_OF,
+    V_BR,
+    V_UD,
+    V_NM,
+    V_DF,
+    V_TS = 10,
+    V_NP,
+    V_SS,
+    V_GP,
+    V_PF,
+    V_MF = 16,
+    V_AC
+};
 
 void guest_main(void);
 

@@ -10,21 +10,21 @@
 #define SEL_LDT   0x30
 #define SEL_FREE  0x38 /* first of the GDT entries that tests use as they like */
 
-#define CTX_EDI 0
-#define CTX_ESI 4
-#define CTX_EBP 8
-#define CTX_ESP 12
-#define CTX_EBX 16
-#define CTX_EDX 20
-#define CTX_ECX 24
-#define CTX_EAX 28
-#define CTX_EIP 32
-#define CTX_CS 36
+#define CTX_EDI    0
+#define CTX_ESI    4
+#define CTX_EBP    8
+#define CTX_ESP    12
+#define CTX_EBX    16
+#define CTX_EDX    20
+#define CTX_ECX    24
+#define CTX_EAX    28
+#define CTX_EIP    32
+#define CTX_CS     36
 #define CTX_EFLAGS 40
-#define CTX_SS 44
-#define CTX_DS 48
-#define CTX_ES 52
-#define CTX_FS 56
-#define CTX_GS 60
+#define CTX_SS     44
+#define CTX_DS     48
+#define CTX_ES     52
+#define CTX_FS     56
+#define CTX_GS     60
 
 #endif

@@ -20,7 +20,8 @@ SNIPPET(x_bp, "int3");
 SNIPPET(x_of, "mov $0x7f, %al; inc %al; into");
 SNIPPET(x_br_low, "mov $9, %eax; .byte 0x62, 0x05; .long bounds_m");
 SNIPPET(x_br_high, "mov $21, %eax; .byte 0x62, 0x05; .long bounds_m");
-SNIPPET(x_br_in, "mov $20, %eax; .byte 0x62, 0x05; .long bounds_m; mov $10, %eax; .byte 0x62, 0x05; .long bounds_m");
+SNIPPET(x_br_in,
+        "mov $20, %eax; .byte 0x62, 0x05; .long bounds_m; mov $10, %eax; .byte 0x62, 0x05; .long bounds_m");
 SNIPPET(x_ud2, "ud2");
 SNIPPET(x_ud_lock, ".byte 0xf0, 0x90");
 SNIPPET(x_ud_lock_reg, ".byte 0xf0, 0x01, 0xc0");
@@ -29,7 +30,8 @@ SNIPPET(x_ud_bound_les_reg, ".byte 0xc4, 0xc0, 0x00");
 SNIPPET(x_ud_cmpxchg8b_reg, ".byte 0x0f, 0xc7, 0xc8");
 SNIPPET(x_ud_ff7, ".byte 0xff, 0xff");
 SNIPPET(x_gp_long, ".byte 0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x90");
-SNIPPET(x_gp_too_long, ".byte 0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x90");
+SNIPPET(x_gp_too_long,
+        ".byte 0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x66,0x90");
 SNIPPET(x_gp_int, "int $0x22");
 SNIPPET(x_gp_beyond_idt, "int $0xf0");
 SNIPPET(x_gp_cs_write, "movl $0, %cs:spare_m");
@@ -51,7 +53,8 @@ static const char *at(int ring, const char *name)
     return text;
 }
 
-static void expect(int ring, const char *name, const void *code, uint32_t vector, uint32_t error, uint32_t eip_ofs)
+static void expect(int ring, const char *name, const void *code, uint32_t vector, uint32_t error,
+                   uint32_t eip_ofs)
 {
     struct context c = run_at(ring, code);
 
@@ -105,7 +108,8 @@ static void idt_contents(int ring)
 {
     uint64_t keep = guest_idt[0x22];
     uint32_t user = ring ? 0x60 : 0;
-    struct table_register idtr = { 0x7f * 8 + 7 + 8 * 0x10, address_of(guest_idt) }, whole = { 0x7ff, address_of(guest_idt) };
+    struct table_register idtr = { 0x7f * 8 + 7 + 8 * 0x10, address_of(guest_idt) },
+                          whole = { 0x7ff, address_of(guest_idt) };
 
     guest_idt[0x22] = GATE(SEL_KCODE, 0, 0x0e | user);
     expect(ring, "gate_not_present", x_gp_int, V_NP, 0x22 * 8 + 2, 0);

@@ -11,7 +11,8 @@ static uint8_t image2[512] __attribute__((aligned(16), used));
 static const double one = 1.0, three = 3.0;
 static const float fone = 1.0f;
 static uint32_t control __attribute__((used));
-__asm__(".set image_m, image\n.set image2_m, image2\n.set one_m, one\n.set three_m, three\n.set fone_m, fone\n.set control_m, control");
+__asm__(".set image_m, image\n.set image2_m, image2\n.set one_m, one\n.set three_m, three\n.set fone_m, "
+        "fone\n.set control_m, control");
 static const void *const keep_used[] __attribute__((used)) = { &one, &three, &fone };
 
 SNIPPET(u_fld, "fld1; fstp %st(0)");
@@ -22,16 +23,23 @@ SNIPPET(u_sse2, "xorpd %xmm0, %xmm0");
 SNIPPET(u_ldmxcsr, "ldmxcsr control_m");
 SNIPPET(u_prefetch, "prefetchnta image_m; sfence");
 SNIPPET(u_fxsave, "fxsave image_m");
-SNIPPET(u_divide, "fninit; movl $0x37b, control_m; fldcw control_m; fld1; fldz; u_div: fdivrp; nop; u_next: fld1; nop");
-SNIPPET(u_divide_wait, "fninit; movl $0x37b, control_m; fldcw control_m; fld1; fldz; fdivrp; inc %eax; u_wait: fwait");
-SNIPPET(u_divide_fn, "fninit; movl $0x37b, control_m; fldcw control_m; fld1; fldz; fdivrp; fnstsw %ax; fnclex; fld1");
-SNIPPET(u_sse_divide, "movl $0x1d80, control_m; ldmxcsr control_m; xorps %xmm0, %xmm0; movss fone_m, %xmm1; u_sdiv: divss %xmm0, %xmm1");
+SNIPPET(u_divide,
+        "fninit; movl $0x37b, control_m; fldcw control_m; fld1; fldz; u_div: fdivrp; nop; u_next: fld1; nop");
+SNIPPET(u_divide_wait,
+        "fninit; movl $0x37b, control_m; fldcw control_m; fld1; fldz; fdivrp; inc %eax; u_wait: fwait");
+SNIPPET(u_divide_fn,
+        "fninit; movl $0x37b, control_m; fldcw control_m; fld1; fldz; fdivrp; fnstsw %ax; fnclex; fld1");
+SNIPPET(u_sse_divide, "movl $0x1d80, control_m; ldmxcsr control_m; xorps %xmm0, %xmm0; movss fone_m, %xmm1; "
+                      "u_sdiv: divss %xmm0, %xmm1");
 SNIPPET(u_sse_reset, "movl $0x1f80, control_m; ldmxcsr control_m");
 SNIPPET(u_mxcsr_reserved, "movl $0x80001f80, control_m; ldmxcsr control_m");
 SNIPPET(u_stenv, "fninit; nop; u_last: fldl one_m; fnstenv image_m");
-SNIPPET(u_save, "fninit; fldl three_m; fldl one_m; fnsave image_m; fld1; fld1; fld1; frstor image_m; fdivp; fstpl image2_m");
-SNIPPET(u_fx, "fninit; fldl three_m; movsd one_m, %xmm7; fxsave image_m; fninit; xorps %xmm7, %xmm7; fxrstor image_m; fstpl image2_m; movsd %xmm7, image2_m + 8");
-SNIPPET(u_third, "fninit; fldl one_m; fldl three_m; fdivrp; fstpl image_m; movsd one_m, %xmm0; divsd three_m, %xmm0; movsd %xmm0, image_m + 8");
+SNIPPET(u_save, "fninit; fldl three_m; fldl one_m; fnsave image_m; fld1; fld1; fld1; frstor image_m; fdivp; "
+                "fstpl image2_m");
+SNIPPET(u_fx, "fninit; fldl three_m; movsd one_m, %xmm7; fxsave image_m; fninit; xorps %xmm7, %xmm7; fxrstor "
+              "image_m; fstpl image2_m; movsd %xmm7, image2_m + 8");
+SNIPPET(u_third, "fninit; fldl one_m; fldl three_m; fdivrp; fstpl image_m; movsd one_m, %xmm0; divsd "
+                 "three_m, %xmm0; movsd %xmm0, image_m + 8");
 SNIPPET(u_init, "fninit; fnstcw control_m; fnstsw %ax");
 SNIPPET(u_stack_fault, "fninit; fld1; fstp %st(0); fstp %st(0); fnstsw %ax");
 
@@ -106,7 +114,10 @@ static void enabling_sse(int ring)
 }
 
 /* The x87's pointers may be kept or read as zero, but never be an address that isn't the guest's. */
-static void check_pointer(const char *name, uint32_t got, uint32_t want) { check_eq(name, got ? got : want, want); }
+static void check_pointer(const char *name, uint32_t got, uint32_t want)
+{
+    check_eq(name, got ? got : want, want);
+}
 
 static void exceptions(int ring)
 {
@@ -142,7 +153,10 @@ static void exceptions(int ring)
     check_fault_differs("reserved_bit_of_MXCSR", &c, V_GP, 0);
 }
 
-static uint32_t word(const uint8_t *p, unsigned i) { return peek(address_of(p) + 4 * i); }
+static uint32_t word(const uint8_t *p, unsigned i)
+{
+    return peek(address_of(p) + 4 * i);
+}
 
 static void images(int ring)
 {

@@ -6,7 +6,7 @@
  */
 #include "../lib/guest.h"
 
-#define IRQ0 0x20
+#define IRQ0   0x20
 #define PIT_HZ 1193182u
 
 static volatile uint32_t ticks;
@@ -60,7 +60,8 @@ SNIPPET(i_sti_cli, "sti; cli; nop; nop");
 SNIPPET(i_sti_hlt, "sti; hlt; i_after_hlt: nop");
 SNIPPET(i_popf, "pushl $0x202; popf; i_after_popf: nop; nop");
 SNIPPET(i_sti_twice, "pushl $0x202; popf; nop");
-SNIPPET(i_ss_tf, "mov %ss, %eax; pushf; orl $0x100, (%esp); popf; i_ss_tf_1: mov %eax, %ss; i_ss_tf_2: mov $1, %ebx; i_ss_tf_3: mov $2, %ebx");
+SNIPPET(i_ss_tf, "mov %ss, %eax; pushf; orl $0x100, (%esp); popf; i_ss_tf_1: mov %eax, %ss; i_ss_tf_2: mov "
+                 "$1, %ebx; i_ss_tf_3: mov $2, %ebx");
 SNIPPET(i_jmp_self, "1: jmp 1b");
 SNIPPET(i_loop_two, "1: inc %eax; jmp 2f; 2: dec %ebx; jmp 1b");
 SNIPPET(i_jcc_self, "stc; 1: jc 1b");

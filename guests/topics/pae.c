@@ -6,10 +6,10 @@
  */
 #include "../lib/guest.h"
 
-#define RWU (PTE_P | PTE_W | PTE_U)
-#define NX 0x8000000000000000ull
-#define PAGE_A SCRATCH
-#define PAGE_B (SCRATCH + 0x1000)
+#define RWU     (PTE_P | PTE_W | PTE_U)
+#define NX      0x8000000000000000ull
+#define PAGE_A  SCRATCH
+#define PAGE_B  (SCRATCH + 0x1000)
 #define HIGH_VA 0xc0000000u
 
 static uint64_t pdpt[4] __attribute__((aligned(32)));
@@ -21,7 +21,10 @@ SNIPPET(g_write, "mov %ecx, (%eax)");
 SNIPPET(g_exec, "call *%eax");
 SNIPPET(g_load_cr3, "mov %eax, %cr3");
 
-static uint64_t *pte64(uint32_t va) { return &pt[(va >> 21) & 7][(va >> 12) & 511]; }
+static uint64_t *pte64(uint32_t va)
+{
+    return &pt[(va >> 21) & 7][(va >> 12) & 511];
+}
 
 static void pte64_set(uint32_t va, uint64_t value)
 {

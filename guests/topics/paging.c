@@ -12,7 +12,7 @@
 #define PAGE_A (SCRATCH)
 #define PAGE_B (SCRATCH + 0x1000)
 #define PAGE_C (SCRATCH + 0x2000)
-#define RWU (PTE_P | PTE_W | PTE_U)
+#define RWU    (PTE_P | PTE_W | PTE_U)
 
 SNIPPET(g_read, "mov (%eax), %ecx");
 SNIPPET(g_write, "mov %ecx, (%eax)");

@@ -8,8 +8,8 @@
 #include "../lib/guest.h"
 
 #define SEL(n) (SEL_FREE + 8 * (n))
-#define DATA SCRATCH
-#define TI 4u /* of a selector: look in the LDT */
+#define DATA   SCRATCH
+#define TI     4u /* of a selector: look in the LDT */
 
 /* EAX: selector for ES (or SS); EBX: offset; ECX: value */
 SNIPPET(s_read, "mov %eax, %es; xor %edx, %edx; s_read_1: mov %es:(%ebx), %edx");
@@ -21,11 +21,14 @@ SNIPPET(s_gs_index, "mov %eax, %gs; mov $4, %esi; mov %gs:-8(%ebx, %esi, 2), %ed
 SNIPPET(s_fst, "mov %eax, %es; fldz; fstpl %es:(%ebx)");
 SNIPPET(s_movs, "mov %eax, %es; mov %ebx, %edi; mov $scratch_seg, %esi; mov $4, %ecx; cld; rep movsl");
 SNIPPET(s_lods, "mov %eax, %ds; mov %ebx, %esi; lodsl");
-SNIPPET(s_ebp_uses_ss, "mov %ss, %esi; mov %eax, %ss; mov %ebx, %ebp; s_ebp_1: mov (%ebp), %edx; mov %esi, %ss");
-SNIPPET(s_push_ss, "mov %ss, %esi; mov %esp, %edi; mov %eax, %ss; mov %ebx, %esp; s_push_1: push %ecx; s_push_2: mov %esi, %ss; mov %edi, %esp");
+SNIPPET(s_ebp_uses_ss,
+        "mov %ss, %esi; mov %eax, %ss; mov %ebx, %ebp; s_ebp_1: mov (%ebp), %edx; mov %esi, %ss");
+SNIPPET(s_push_ss, "mov %ss, %esi; mov %esp, %edi; mov %eax, %ss; mov %ebx, %esp; s_push_1: push %ecx; "
+                   "s_push_2: mov %esi, %ss; mov %edi, %esp");
 SNIPPET(s_exec_read, "mov %eax, %es; mov %es:(%ebx), %edx");
 SNIPPET(s_jump_limit, "push %eax; push %ebx; lret");
-SNIPPET(s_gate, "push $0x11; push $0x22; mov %esp, %ebp; .byte 0x9a; .long 0; s_gate_sel: .word 0; s_gate_back: sub %esp, %ebp; mov %cs, %esi");
+SNIPPET(s_gate, "push $0x11; push $0x22; mov %esp, %ebp; .byte 0x9a; .long 0; s_gate_sel: .word 0; "
+                "s_gate_back: sub %esp, %ebp; mov %cs, %esi");
 SNIPPET(s_jmp_gate, ".byte 0xea; .long 0; s_jmp_gate_sel: .word 0");
 /* what the gate leads to: copy the parameters into registers */
 SNIPPET(s_gate_target, "mov %cs, %eax; mov %ss, %ebx; mov 8(%esp), %ecx; mov 12(%esp), %edx; lret $8");
@@ -55,14 +58,15 @@ static struct context use(int ring, const void *code, uint32_t sel, uint32_t ofs
 static void limits(int ring)
 {
     uint32_t dpl = ring ? 0x60 : 0, rpl = ring ? 3 : 0;
-    uint32_t up = SEL(0) | rpl, down = SEL(1) | rpl, ro = SEL(2) | rpl, pages = SEL(3) | rpl, code = SEL(4) | rpl;
+    uint32_t up = SEL(0) | rpl, down = SEL(1) | rpl, ro = SEL(2) | rpl, pages = SEL(3) | rpl,
+             code = SEL(4) | rpl;
     struct context c;
 
     guest_gdt[SEL(0) >> 3] = DESC(DATA, 0xfff, 0x93 | dpl, 0x4);
-    guest_gdt[SEL(1) >> 3] = DESC(DATA, 0xfff, 0x97 | dpl, 0x4);        /* valid: 1000h and up */
+    guest_gdt[SEL(1) >> 3] = DESC(DATA, 0xfff, 0x97 | dpl, 0x4); /* valid: 1000h and up */
     guest_gdt[SEL(2) >> 3] = DESC(DATA, 0xfff, 0x91 | dpl, 0x4);
-    guest_gdt[SEL(3) >> 3] = DESC(DATA, 1, 0x93 | dpl, 0xc);            /* two pages */
-    guest_gdt[SEL(4) >> 3] = DESC(DATA, 0xfff, 0x99 | dpl, 0x4);        /* execute only */
+    guest_gdt[SEL(3) >> 3] = DESC(DATA, 1, 0x93 | dpl, 0xc);     /* two pages */
+    guest_gdt[SEL(4) >> 3] = DESC(DATA, 0xfff, 0x99 | dpl, 0x4); /* execute only */
     poke(DATA + 0xffc, 0xcafe);
     poke(DATA, 0xbeef);
     poke(DATA + 0x1000, 0xd00d);
@@ -190,7 +194,10 @@ static void hidden_parts(void)
     __asm__ volatile("mov %w0, %%fs" : : "r"(SEL_KDATA));
 }
 
-static void set_word(const void *at, uint16_t v) { memcpy((void *)address_of(at), &v, 2); }
+static void set_word(const void *at, uint16_t v)
+{
+    memcpy((void *)address_of(at), &v, 2);
+}
 
 static void call_gates(void)
 {

@@ -25,22 +25,30 @@ SNIPPET(s_lar, "xor %ebx, %ebx; lar %eax, %ebx; setz %cl; ");
 SNIPPET(s_lsl, "xor %ebx, %ebx; lsl %eax, %ebx; setz %cl");
 SNIPPET(s_verr, "verr %ax; setz %cl");
 SNIPPET(s_verw, "verw %ax; setz %cl");
-SNIPPET(s_mov_from_seg, "mov $-1, %eax; mov %cs, %eax; mov $-1, %ebx; mov %ss, %bx; mov $-1, %ecx; mov %ds, %ecx;"
-                        "movl $-1, out_buffer; mov %es, out_buffer; mov $-1, %edx; mov %fs, %edx; mov %gs, %esi");
-SNIPPET(s_push_seg, "push $-1; pop %edi; push %cs; pop %eax; push %ss; pop %ebx; push %ds; pop %ecx; push %es; pop %edx;"
-                    "push %fs; pop %esi; push %gs; pop %edi");
-SNIPPET(s_push_seg16, "mov %esp, %ebx; .byte 0x66; push %cs; sub %esp, %ebx; xor %eax, %eax; .byte 0x66; pop %ax");
-SNIPPET(s_pop_seg, "push %eax; pop %ds; mov %ds, %ecx; push %eax; pop %es; mov %es, %edx; push %eax; pop %fs; mov %fs, %esi;"
-                   "push %eax; pop %gs; mov %gs, %edi");
-SNIPPET(s_mov_to_seg, "mov %eax, %ds; mov %eax, %es; mov %eax, %fs; mov %eax, %gs; mov %ds, %ecx; mov %gs, %edx");
+SNIPPET(s_mov_from_seg,
+        "mov $-1, %eax; mov %cs, %eax; mov $-1, %ebx; mov %ss, %bx; mov $-1, %ecx; mov %ds, %ecx;"
+        "movl $-1, out_buffer; mov %es, out_buffer; mov $-1, %edx; mov %fs, %edx; mov %gs, %esi");
+SNIPPET(s_push_seg,
+        "push $-1; pop %edi; push %cs; pop %eax; push %ss; pop %ebx; push %ds; pop %ecx; push %es; pop %edx;"
+        "push %fs; pop %esi; push %gs; pop %edi");
+SNIPPET(s_push_seg16,
+        "mov %esp, %ebx; .byte 0x66; push %cs; sub %esp, %ebx; xor %eax, %eax; .byte 0x66; pop %ax");
+SNIPPET(
+    s_pop_seg,
+    "push %eax; pop %ds; mov %ds, %ecx; push %eax; pop %es; mov %es, %edx; push %eax; pop %fs; mov %fs, %esi;"
+    "push %eax; pop %gs; mov %gs, %edi");
+SNIPPET(s_mov_to_seg,
+        "mov %eax, %ds; mov %eax, %es; mov %eax, %fs; mov %eax, %gs; mov %ds, %ecx; mov %gs, %edx");
 SNIPPET(s_mov_to_ss, "mov %ss, %ebx; mov %eax, %ss; mov %ss, %ecx; mov %ebx, %ss");
 SNIPPET(s_mov_to_cs, ".byte 0x8e, 0xc8");
 /* far transfers within the ring: EAX = selector of the code segment */
-SNIPPET(s_call_far, "push %eax; push $1f; lcall *(%esp); jmp 2f; 1: mov %cs, %ebx; mov (%esp), %ecx; mov 4(%esp), %edx;"
-                    "lret; 2: add $8, %esp; mov $0x1234, %esi");
+SNIPPET(s_call_far,
+        "push %eax; push $1f; lcall *(%esp); jmp 2f; 1: mov %cs, %ebx; mov (%esp), %ecx; mov 4(%esp), %edx;"
+        "lret; 2: add $8, %esp; mov $0x1234, %esi");
 SNIPPET(s_jmp_far, "push %eax; push $1f; ljmp *(%esp); hlt; 1: mov %cs, %ebx; add $8, %esp");
 SNIPPET(s_ret_far, "push %eax; push $1f; lret; hlt; 1: mov %cs, %ebx");
-SNIPPET(s_ret_far_n, "mov %esp, %esi; sub $8, %esp; push %eax; push $1f; lret $8; hlt; 1: mov %cs, %ebx; sub %esp, %esi");
+SNIPPET(s_ret_far_n,
+        "mov %esp, %esi; sub $8, %esp; push %eax; push $1f; lret $8; hlt; 1: mov %cs, %ebx; sub %esp, %esi");
 SNIPPET(s_iret, "pushf; push %eax; push $1f; iret; hlt; 1: mov %cs, %ebx");
 SNIPPET(s_int80, "mov $0x55, %eax; int $0x80; mov $1, %ebx");
 SNIPPET(s_int21, "int $0x21");
@@ -132,19 +140,24 @@ static void flags_register(int ring)
     check_eq(at(ring, "pushf_16"), c.ecx & 0xffff, 2u | EFL_CF | EFL_OF | (ring ? EFL_IF : 0u));
 
     if (ring == 0) {
-        check_eq("ring0_popf_sets_IF_IOPL_NT", popf_result(0, 2, 2 | EFL_IF | EFL_IOPL | EFL_NT | EFL_ID | EFL_AC, s_popf),
+        check_eq("ring0_popf_sets_IF_IOPL_NT",
+                 popf_result(0, 2, 2 | EFL_IF | EFL_IOPL | EFL_NT | EFL_ID | EFL_AC, s_popf),
                  2 | EFL_IF | EFL_IOPL | EFL_NT | EFL_ID | EFL_AC);
         check_eq("ring0_popf_clears_IF_IOPL", popf_result(0, 2 | EFL_IOPL, 2, s_popf), 2);
     } else {
         /* IOPL 0: neither IF nor IOPL change, and no exception tells so */
-        check_eq("ring3_popf_keeps_IF_clear", popf_result(3, 2, 2 | EFL_IF | EFL_IOPL | EFL_CF, s_popf), 2 | EFL_CF);
+        check_eq("ring3_popf_keeps_IF_clear", popf_result(3, 2, 2 | EFL_IF | EFL_IOPL | EFL_CF, s_popf),
+                 2 | EFL_CF);
         check_eq("ring3_popf_keeps_IF_set", popf_result(3, 2 | EFL_IF, 2, s_popf), 2 | EFL_IF);
         /* IOPL 3: IF changes, IOPL does not */
-        check_eq("ring3_popf_iopl3_clears_IF", popf_result(3, 2 | EFL_IOPL | EFL_IF, 2, s_popf), 2 | EFL_IOPL);
-        check_eq("ring3_popf_iopl3_sets_IF", popf_result(3, 2 | EFL_IOPL, 2 | EFL_IF, s_popf), 2 | EFL_IOPL | EFL_IF);
+        check_eq("ring3_popf_iopl3_clears_IF", popf_result(3, 2 | EFL_IOPL | EFL_IF, 2, s_popf),
+                 2 | EFL_IOPL);
+        check_eq("ring3_popf_iopl3_sets_IF", popf_result(3, 2 | EFL_IOPL, 2 | EFL_IF, s_popf),
+                 2 | EFL_IOPL | EFL_IF);
     }
     check_eq(at(ring, "popf_never_sets_VM_or_RF"), popf_result(ring, 2, 2 | EFL_VM | EFL_RF, s_popf), 2);
-    check_eq(at(ring, "popf16_keeps_high_half"), popf_result(ring, 2 | EFL_ID, 2 | EFL_CF, s_popf16), 2 | EFL_CF | EFL_ID);
+    check_eq(at(ring, "popf16_keeps_high_half"), popf_result(ring, 2 | EFL_ID, 2 | EFL_CF, s_popf16),
+             2 | EFL_CF | EFL_ID);
 }
 
 static struct context query(int ring, const void *code, uint32_t selector)
@@ -161,11 +174,11 @@ static void descriptor_queries(int ring)
     struct context c;
     uint32_t rpl = ring ? 3 : 0;
 
-    guest_gdt[SEL_FREE >> 3] = DESC(0x12345678, 0xabcde, 0xf1, 0x5);       /* read only, 32-bit, AVL, bytes */
-    guest_gdt[(SEL_FREE >> 3) + 1] = DESC(0, 0x1ff, 0x72, 0xc);            /* not present */
-    guest_gdt[(SEL_FREE >> 3) + 2] = DESC(0, 0xfffff, 0xf9, 0xc);          /* code, execute only */
-    guest_gdt[(SEL_FREE >> 3) + 3] = GATE(SEL_KCODE, 0, 0x8e);             /* interrupt gate: not for LAR */
-    guest_gdt[(SEL_FREE >> 3) + 4] = DESC(0, 0xfffff, 0x9e, 0xc);          /* conforming, readable, DPL 0 */
+    guest_gdt[SEL_FREE >> 3] = DESC(0x12345678, 0xabcde, 0xf1, 0x5); /* read only, 32-bit, AVL, bytes */
+    guest_gdt[(SEL_FREE >> 3) + 1] = DESC(0, 0x1ff, 0x72, 0xc);      /* not present */
+    guest_gdt[(SEL_FREE >> 3) + 2] = DESC(0, 0xfffff, 0xf9, 0xc);    /* code, execute only */
+    guest_gdt[(SEL_FREE >> 3) + 3] = GATE(SEL_KCODE, 0, 0x8e);       /* interrupt gate: not for LAR */
+    guest_gdt[(SEL_FREE >> 3) + 4] = DESC(0, 0xfffff, 0x9e, 0xc);    /* conforming, readable, DPL 0 */
 
     c = query(ring, s_lar, SEL_UDATA);
     check_eq(at(ring, "lar_user_data"), c.ebx & 0xf0ff00, 0x00c0f300); /* bits 19:16 are undefined */

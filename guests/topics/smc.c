@@ -9,7 +9,7 @@
 #include "../lib/guest.h"
 
 #define CODE SCRATCH
-#define RWU (PTE_P | PTE_W | PTE_U)
+#define RWU  (PTE_P | PTE_W | PTE_U)
 
 typedef uint32_t code_fn(void);
 #define CALL(va) (((code_fn *)(va))())
@@ -30,12 +30,14 @@ SNIPPET(m_push, "mov %esp, %ebp; mov $1f + 4, %esp; push $0x90904647; 1: nop; no
 SNIPPET(m_xchg, "mov $0x47, %al; xchg %al, 1f; 1: nop");
 SNIPPET(m_rmw, "addb $1, 1f + 1; 1: mov $0x41, %al");
 SNIPPET(m_stos, "mov $0x47, %al; mov $1f, %edi; mov $3, %ecx; xor %ebx, %ebx; rep stosb; 1: nop; nop; nop");
-SNIPPET(m_movs, "mov $2f, %esi; mov $1f, %edi; mov $4, %ecx; rep movsb; 1: nop; nop; nop; nop; jmp 3f; 2: inc %ebx; inc %ebx; inc %ebx; inc %ebx; 3:");
+SNIPPET(m_movs, "mov $2f, %esi; mov $1f, %edi; mov $4, %ecx; rep movsb; 1: nop; nop; nop; nop; jmp 3f; 2: "
+                "inc %ebx; inc %ebx; inc %ebx; inc %ebx; 3:");
 SNIPPET(m_fst, "fildll fild_m; fistpll 1f; 1: nop; nop; nop; nop; nop; nop; nop; nop");
 SNIPPET(m_loop_imm, "mov $100, %ecx; 1: add $1, %eax; incb 1b + 2; dec %ecx; jnz 1b");
 SNIPPET(m_back, "mov $3, %ecx; 1: inc %eax; movb $0x48, 1b; dec %ecx; jnz 1b"); /* inc eax becomes dec eax */
 SNIPPET(m_after_call, "call 1f; mov $0x11, %al; jmp 2f; 1: mov (%esp), %edx; movb $0x42, 1(%edx); ret; 2:");
-SNIPPET(m_jump_target, "movb $0x10, 1f + 1; 1: jmp 2f; 2: mov $1, %ebx; jmp 3f; .byte 0x90,0x90,0x90,0x90,0x90,0x90,0x90,0x90,0x90; mov $2, %ebx; 3:");
+SNIPPET(m_jump_target, "movb $0x10, 1f + 1; 1: jmp 2f; 2: mov $1, %ebx; jmp 3f; .byte "
+                       "0x90,0x90,0x90,0x90,0x90,0x90,0x90,0x90,0x90; mov $2, %ebx; 3:");
 static const uint64_t fild_value __attribute__((used)) = 0x9090909090904747ull; /* inc edi twice */
 __asm__(".set fild_m, fild_value");
 

@@ -7,8 +7,8 @@
  */
 #include "../lib/guest.h"
 
-#define A SCRATCH
-#define B (SCRATCH + 0x4000)
+#define A   SCRATCH
+#define B   (SCRATCH + 0x4000)
 #define RWU (PTE_P | PTE_W | PTE_U)
 
 SNIPPET(t_movsb, "rep movsb");
@@ -27,7 +27,8 @@ SNIPPET(t_movsd_once, "movsl");
 SNIPPET(t_fs_movsb, "rep movsb %fs:(%esi), %es:(%edi)");
 SNIPPET(t_addr16, ".byte 0x67; rep stosb");
 
-static struct context go(const void *code, uint32_t esi, uint32_t edi, uint32_t ecx, uint32_t eax, uint32_t flags)
+static struct context go(const void *code, uint32_t esi, uint32_t edi, uint32_t ecx, uint32_t eax,
+                         uint32_t flags)
 {
     struct context c = context_new(3, code);
 
@@ -40,7 +41,8 @@ static struct context go(const void *code, uint32_t esi, uint32_t edi, uint32_t 
     return c;
 }
 
-static void check_registers(const char *name, const struct context *c, uint32_t esi, uint32_t edi, uint32_t ecx)
+static void check_registers(const char *name, const struct context *c, uint32_t esi, uint32_t edi,
+                            uint32_t ecx)
 {
     check_eq(name, c->esi, esi);
     check_eq(name, c->edi, edi);

@@ -38,13 +38,13 @@ extern const uint32_t case_page_va[CASE_PAGES];
  * Selectors, alike on both sides. The flat data selector is Linux's own; the rest
  * are LDT entries.
  */
-#define CASE_SEL_CS    0x07u /* flat code                                            */
-#define CASE_SEL_DS    0x2bu /* flat data; also ES and SS                            */
-#define CASE_SEL_FS    0x0fu /* base CASE_DATA, limit 4 GiB - 1                      */
-#define CASE_SEL_GS    0x17u /* base CASE_DATA, limit 0xfff                          */
-#define CASE_SEL_RO    0x1fu /* flat, read only                                      */
-#define CASE_SEL_DOWN  0x27u /* base 0, expand-down, limit CASE_DATA + 0x7ff: above is valid */
-#define CASE_GS_LIMIT  0xfffu
+#define CASE_SEL_CS     0x07u /* flat code                                            */
+#define CASE_SEL_DS     0x2bu /* flat data; also ES and SS                            */
+#define CASE_SEL_FS     0x0fu /* base CASE_DATA, limit 4 GiB - 1                      */
+#define CASE_SEL_GS     0x17u /* base CASE_DATA, limit 0xfff                          */
+#define CASE_SEL_RO     0x1fu /* flat, read only                                      */
+#define CASE_SEL_DOWN   0x27u /* base 0, expand-down, limit CASE_DATA + 0x7ff: above is valid */
+#define CASE_GS_LIMIT   0xfffu
 #define CASE_DOWN_LIMIT (CASE_DATA / CASE_PAGE) /* in pages */
 
 struct diff_state {
@@ -59,24 +59,24 @@ struct diff_state {
 #define CASE_MASKS_MAX 8u
 
 struct diff_case {
-    uint64_t seed, index;      /* how to make it again                                    */
-    char only[24];             /* the mnemonic it was restricted to                       */
-    char name[48];             /* of a case from cases.txt                                */
-    uint64_t mem_seed;         /* contents of the pages                                   */
+    uint64_t seed, index; /* how to make it again                                    */
+    char only[24];        /* the mnemonic it was restricted to                       */
+    char name[48];        /* of a case from cases.txt                                */
+    uint64_t mem_seed;    /* contents of the pages                                   */
     struct diff_state init;
-    uint32_t code_va;          /* first instruction; the bytes stay inside the code pages */
-    uint16_t code_len;         /* without the HLT                                         */
+    uint32_t code_va;  /* first instruction; the bytes stay inside the code pages */
+    uint16_t code_len; /* without the HLT                                         */
     uint8_t code[CASE_CODE_MAX];
     uint8_t ninsns;
     struct {
-        uint16_t ofs;          /* from code_va                                            */
-        uint32_t undef;        /* flags that are undefined before this instruction        */
+        uint16_t ofs;            /* from code_va                                            */
+        uint32_t undef;          /* flags that are undefined before this instruction        */
     } insns[CASE_INSNS_MAX + 1]; /* the last entry stands for the HLT                     */
-    bool modifies_code;        /* meant to store to its own bytes                         */
+    bool modifies_code;          /* meant to store to its own bytes                         */
     uint8_t nmasks;
     struct {
         uint32_t va, len;
-    } masks[CASE_MASKS_MAX];   /* memory that is not compared                             */
+    } masks[CASE_MASKS_MAX]; /* memory that is not compared                             */
 };
 
 enum diff_end { END_NONE, END_FAULT, END_HANG, END_LOST };
@@ -84,9 +84,9 @@ enum diff_end { END_NONE, END_FAULT, END_HANG, END_LOST };
 struct diff_result {
     enum diff_end end;
     uint8_t vector;
-    uint32_t error, cr2;       /* #PF only for cr2                                        */
+    uint32_t error, cr2; /* #PF only for cr2                                        */
     struct diff_state state;
-    char note[160];            /* engine: why END_LOST                                    */
+    char note[160]; /* engine: why END_LOST                                    */
     uint8_t mem[CASE_PAGES][CASE_PAGE];
 };
 

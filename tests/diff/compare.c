@@ -58,7 +58,8 @@ static uint8_t byte_at(const struct diff_result *r, uint32_t va)
 
 static bool is_prefix(uint8_t b)
 {
-    return b == 0x66 || b == 0x67 || (b & 0xe7) == 0x26 || (b & 0xfe) == 0x64 || (b & 0xfe) == 0xf2 || b == 0xf0;
+    return b == 0x66 || b == 0x67 || (b & 0xe7) == 0x26 || (b & 0xfe) == 0x64 || (b & 0xfe) == 0xf2 ||
+           b == 0xf0;
 }
 
 /* The first two opcode bytes; code may have run into data or been rewritten, so look at memory. */
@@ -124,7 +125,8 @@ static struct freedom freedom_of(const struct diff_result *r)
 }
 
 /* Is the other side's exception one that the same instruction could have raised as well? */
-static bool is_other_fault(const struct freedom *f, const struct diff_result *want, const struct diff_result *got)
+static bool is_other_fault(const struct freedom *f, const struct diff_result *want,
+                           const struct diff_result *got)
 {
     bool got_memory = got->vector >= EXC_SS && got->vector <= EXC_PF;
 
@@ -156,7 +158,8 @@ static void compare_bytes(struct report *rep, const char *what, const uint8_t *w
     printf("    %-12s host 0x%s, translated 0x%s\n", what, w, g);
 }
 
-static void compare_fpu(struct report *rep, const struct freedom *freedom, const uint8_t *want, const uint8_t *got)
+static void compare_fpu(struct report *rep, const struct freedom *freedom, const uint8_t *want,
+                        const uint8_t *got)
 {
     char name[16];
 
@@ -267,8 +270,8 @@ static void print_code(const struct diff_case *c)
         printf("  %08x  ", c->code_va + from);
         for (unsigned k = from; k < to; k++)
             printf("%02x", c->code[k]);
-        printf("%*s%s %s\n", to - from < 12 ? (int)(24 - 2 * (to - from)) : 1, "", n ? insn->mnemonic : "(bad)",
-               n ? insn->op_str : "");
+        printf("%*s%s %s\n", to - from < 12 ? (int)(24 - 2 * (to - from)) : 1, "",
+               n ? insn->mnemonic : "(bad)", n ? insn->op_str : "");
         if (n)
             cs_free(insn, n);
     }
@@ -281,7 +284,8 @@ void print_case(const struct diff_case *c)
 {
     const struct diff_state *s = &c->init;
 
-    printf("case %s seed %llu index %llu\n", c->name, (unsigned long long)c->seed, (unsigned long long)c->index);
+    printf("case %s seed %llu index %llu\n", c->name, (unsigned long long)c->seed,
+           (unsigned long long)c->index);
     for (int i = 0; i < 8; i++)
         printf("  %s=%08x%s", gpr_names[i], s->gpr[i], i == 3 || i == 7 ? "\n" : "");
     printf("  eflags=%08x fcw=%02x%02x fsw=%02x%02x ftw=%02x mxcsr=%02x%02x mem_seed=0x%llx\n", s->eflags,

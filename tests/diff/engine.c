@@ -25,7 +25,8 @@ static void make_segments(struct vm_fixture *fx)
     vm_fixture_ldt_set(fx, CASE_SEL_CS >> 3, 0, 0xfffff, DESC_AVL | code);
     vm_fixture_ldt_set(fx, CASE_SEL_FS >> 3, CASE_DATA, 0xfffff, DESC_AVL | DESC_G | data);
     vm_fixture_ldt_set(fx, CASE_SEL_GS >> 3, CASE_DATA, CASE_GS_LIMIT, DESC_AVL | data);
-    vm_fixture_ldt_set(fx, CASE_SEL_RO >> 3, 0, 0xfffff, (uint16_t)((DESC_AVL | DESC_G | data) & ~DESC_WRITE));
+    vm_fixture_ldt_set(fx, CASE_SEL_RO >> 3, 0, 0xfffff,
+                       (uint16_t)((DESC_AVL | DESC_G | data) & ~DESC_WRITE));
     vm_fixture_ldt_set(fx, CASE_SEL_DOWN >> 3, 0, CASE_DOWN_LIMIT, DESC_AVL | DESC_G | data | DESC_DOWN);
 }
 
@@ -33,8 +34,11 @@ struct engine *engine_new(const struct engine_options *o)
 {
     struct engine *e = calloc(1, sizeof *e);
     struct vm_fixture_options options = {
-        .bt = { .tc_bytes = o->tc_bytes, .chain = o->chain, .mem = (enum bt_mem_form)o->mem,
-                .max_insns = o->tu_insns, .verify = o->verify },
+        .bt = { .tc_bytes = o->tc_bytes,
+                .chain = o->chain,
+                .mem = (enum bt_mem_form)o->mem,
+                .max_insns = o->tu_insns,
+                .verify = o->verify },
         .host_baseline = o->host_baseline,
     };
 

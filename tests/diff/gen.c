@@ -42,8 +42,14 @@ static uint64_t rnd64(struct rng *r)
     return z ^ (z >> 31);
 }
 
-static uint32_t rnd(struct rng *r, uint32_t n) { return (uint32_t)((rnd64(r) >> 32) * n >> 32); }
-static bool chance(struct rng *r, uint32_t percent) { return rnd(r, 100) < percent; }
+static uint32_t rnd(struct rng *r, uint32_t n)
+{
+    return (uint32_t)((rnd64(r) >> 32) * n >> 32);
+}
+static bool chance(struct rng *r, uint32_t percent)
+{
+    return rnd(r, 100) < percent;
+}
 
 static uint64_t mix(uint64_t a, uint64_t b)
 {
@@ -55,9 +61,11 @@ static uint64_t mix(uint64_t a, uint64_t b)
 static uint32_t boundary_value(struct rng *r)
 {
     static const uint32_t values[] = {
-        0, 1, 2, 7, 8, 15, 16, 31, 32, 33, 0x7f, 0x80, 0x81, 0xfe, 0xff, 0x100, 0x7fff, 0x8000, 0xffff,
-        0x10000, 0x7fffffff, 0x80000000u, 0x80000001u, 0xfffffffeu, 0xffffffffu, 0xffffff80u, 0xffff8000u,
-        0x55555555, 0xaaaaaaaau, 0x0f0f0f0f, 0x09090909, 0x99999999u, 0x9a9a9a9au,
+        0,           1,           2,           7,           8,           15,          16,
+        31,          32,          33,          0x7f,        0x80,        0x81,        0xfe,
+        0xff,        0x100,       0x7fff,      0x8000,      0xffff,      0x10000,     0x7fffffff,
+        0x80000000u, 0x80000001u, 0xfffffffeu, 0xffffffffu, 0xffffff80u, 0xffff8000u, 0x55555555,
+        0xaaaaaaaau, 0x0f0f0f0f,  0x09090909,  0x99999999u, 0x9a9a9a9au,
     };
 
     return values[rnd(r, sizeof values / sizeof values[0])];
@@ -78,11 +86,11 @@ static uint32_t target_address(struct rng *r, uint32_t size)
     if (k < 80)
         return CASE_DATA + CASE_PAGE - straddle; /* crosses between the data pages */
     if (k < 84)
-        return data_end - straddle;              /* crosses into nothing */
+        return data_end - straddle; /* crosses into nothing */
     if (k < 87)
-        return data_end - size;                  /* the last bytes */
+        return data_end - size; /* the last bytes */
     if (k < 89)
-        return CASE_DATA - straddle;             /* comes from nothing */
+        return CASE_DATA - straddle; /* comes from nothing */
     if (k < 92)
         return (CASE_RODATA + rnd(r, CASE_PAGE - 64)) & ~align;
     if (k < 96)
@@ -96,17 +104,32 @@ static uint32_t target_address(struct rng *r, uint32_t size)
 
 /* ---- memory contents ------------------------------------------------------------------ */
 
-static void put64(uint8_t *p, uint64_t v) { memcpy(p, &v, 8); }
-static void put32(uint8_t *p, uint32_t v) { memcpy(p, &v, 4); }
+static void put64(uint8_t *p, uint64_t v)
+{
+    memcpy(p, &v, 8);
+}
+static void put32(uint8_t *p, uint32_t v)
+{
+    memcpy(p, &v, 4);
+}
 
 /* Sixteen bytes that some instruction finds interesting. */
 static void fill_chunk(struct rng *r, uint8_t *p)
 {
-    static const uint32_t singles[] = { 0x00000000, 0x80000000u, 0x3f800000, 0xbf800000u, 0x7f800000, 0xff800000u,
-                                        0x7fc00000, 0x7fa00000, 0x00000001, 0x007fffff, 0x7f7fffff, 0x4b000000 };
-    static const uint64_t doubles[] = { 0, 1ull << 63, 0x3ff0000000000000ull, 0xbff8000000000000ull,
-                                        0x7ff0000000000000ull, 0xfff0000000000000ull, 0x7ff8000000000000ull,
-                                        0x7ff4000000000000ull, 1, 0x000fffffffffffffull, 0x7fefffffffffffffull,
+    static const uint32_t singles[] = { 0x00000000, 0x80000000u, 0x3f800000, 0xbf800000u,
+                                        0x7f800000, 0xff800000u, 0x7fc00000, 0x7fa00000,
+                                        0x00000001, 0x007fffff,  0x7f7fffff, 0x4b000000 };
+    static const uint64_t doubles[] = { 0,
+                                        1ull << 63,
+                                        0x3ff0000000000000ull,
+                                        0xbff8000000000000ull,
+                                        0x7ff0000000000000ull,
+                                        0xfff0000000000000ull,
+                                        0x7ff8000000000000ull,
+                                        0x7ff4000000000000ull,
+                                        1,
+                                        0x000fffffffffffffull,
+                                        0x7fefffffffffffffull,
                                         0x41dfffffffc00000ull };
     int i;
 
@@ -379,8 +402,8 @@ static bool encoding_excluded(const ZydisDecodedInstruction *insn, const ZydisDe
         if (o->type != ZYDIS_OPERAND_TYPE_REGISTER)
             continue;
         /* MOV and POP to a segment register; reading one is fine. */
-        if (ZydisRegisterGetClass(o->reg.value) == ZYDIS_REGCLASS_SEGMENT && o->reg.value != ZYDIS_REGISTER_CS &&
-            (o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
+        if (ZydisRegisterGetClass(o->reg.value) == ZYDIS_REGCLASS_SEGMENT &&
+            o->reg.value != ZYDIS_REGISTER_CS && (o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
             return true;
         /* Control registers that only later processors have, and test registers. */
         if (o->reg.value == ZYDIS_REGISTER_CR8 || ZydisRegisterGetClass(o->reg.value) == ZYDIS_REGCLASS_TEST)
@@ -528,10 +551,10 @@ size_t gen_mnemonics(const struct gen *g, const char **names, size_t max)
 /* ---- building a case ------------------------------------------------------------------------ */
 
 struct fixup {
-    uint16_t at;      /* of the displacement or address          */
-    uint8_t size;     /* 1, 2, 4; 0xff: absolute address         */
-    uint16_t end;     /* of the branch, for relative ones        */
-    uint8_t target;   /* index of an instruction; past the last one: the HLT */
+    uint16_t at;    /* of the displacement or address          */
+    uint8_t size;   /* 1, 2, 4; 0xff: absolute address         */
+    uint16_t end;   /* of the branch, for relative ones        */
+    uint8_t target; /* index of an instruction; past the last one: the HLT */
 };
 
 struct build {
@@ -540,10 +563,10 @@ struct build {
     struct diff_case *c;
     uint32_t val[8];
     bool known[8];
-    uint32_t undef;      /* flags undefined here */
-    bool has_branch;     /* then undefined flags only add up */
-    bool at_end;         /* nothing may follow */
-    bool glue;           /* what is emitted next needs what stands before it           */
+    uint32_t undef;                 /* flags undefined here */
+    bool has_branch;                /* then undefined flags only add up */
+    bool at_end;                    /* nothing may follow */
+    bool glue;                      /* what is emitted next needs what stands before it           */
     bool glued[CASE_INSNS_MAX + 1]; /* no branch may land here: it needs the one before */
     struct fixup fix[CASE_INSNS_MAX];
     unsigned nfix;
@@ -585,9 +608,10 @@ static void follow(struct build *b, const ZydisDecodedInstruction *insn, const Z
     if (insn->cpu_flags) {
         const ZydisAccessedFlags *f = insn->cpu_flags;
         uint32_t defined = f->modified | f->set_0 | f->set_1;
-        bool maybe = insn->meta.category == ZYDIS_CATEGORY_SHIFT || insn->meta.category == ZYDIS_CATEGORY_ROTATE ||
-                     insn->mnemonic == ZYDIS_MNEMONIC_SHLD || insn->mnemonic == ZYDIS_MNEMONIC_SHRD ||
-                     (insn->attributes & (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE));
+        bool maybe =
+            insn->meta.category == ZYDIS_CATEGORY_SHIFT || insn->meta.category == ZYDIS_CATEGORY_ROTATE ||
+            insn->mnemonic == ZYDIS_MNEMONIC_SHLD || insn->mnemonic == ZYDIS_MNEMONIC_SHRD ||
+            (insn->attributes & (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE));
 
         if (!maybe && !b->has_branch)
             b->undef &= ~(uint32_t)defined;
@@ -617,7 +641,7 @@ static bool emit_raw(struct build *b, const uint8_t *p, size_t len)
 }
 
 #define EMIT(b, ...) emit_raw((b), (const uint8_t[]){ __VA_ARGS__ }, sizeof((const uint8_t[]){ __VA_ARGS__ }))
-#define LE32(v) (uint8_t)(v), (uint8_t)((v) >> 8), (uint8_t)((v) >> 16), (uint8_t)((v) >> 24)
+#define LE32(v)      (uint8_t)(v), (uint8_t)((v) >> 8), (uint8_t)((v) >> 16), (uint8_t)((v) >> 24)
 
 static void set_reg(struct build *b, unsigned reg, uint32_t value)
 {
@@ -786,15 +810,18 @@ static uint32_t string_count(struct rng *r)
 }
 
 /* Registers that an instruction uses beyond its operands get values that lead somewhere. */
-static void prepare_implicit(struct build *b, const ZydisDecodedInstruction *insn, const ZydisDecodedOperand *ops)
+static void prepare_implicit(struct build *b, const ZydisDecodedInstruction *insn,
+                             const ZydisDecodedOperand *ops)
 {
     struct rng *r = &b->r;
-    bool rep = (insn->attributes & (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE)) != 0;
+    bool rep =
+        (insn->attributes & (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE)) != 0;
 
     for (unsigned i = 0; i < insn->operand_count; i++) {
         int base;
 
-        if (ops[i].type != ZYDIS_OPERAND_TYPE_MEMORY || ops[i].visibility == ZYDIS_OPERAND_VISIBILITY_EXPLICIT)
+        if (ops[i].type != ZYDIS_OPERAND_TYPE_MEMORY ||
+            ops[i].visibility == ZYDIS_OPERAND_VISIBILITY_EXPLICIT)
             continue;
         base = gpr_of(ops[i].mem.base);
         if (base < 0 || base == ESP || !chance(r, 88))
@@ -858,7 +885,10 @@ static uint8_t read_registers(const ZydisDecodedInstruction *insn, const ZydisDe
     return keep;
 }
 
-static uint32_t random_imm(struct rng *r) { return chance(r, 60) ? boundary_value(r) : (uint32_t)rnd64(r); }
+static uint32_t random_imm(struct rng *r)
+{
+    return chance(r, 60) ? boundary_value(r) : (uint32_t)rnd64(r);
+}
 
 struct prefixes {
     uint8_t bytes[20];
@@ -867,11 +897,14 @@ struct prefixes {
     bool has_67, has_66, no_seg_plan;
 };
 
-static void add_prefix(struct prefixes *p, uint8_t byte) { p->bytes[p->len++] = byte; }
+static void add_prefix(struct prefixes *p, uint8_t byte)
+{
+    p->bytes[p->len++] = byte;
+}
 
 /* Prefixes in front of an encoding, the mandatory one last. */
-static struct prefixes choose_prefixes(struct build *b, const struct encoding *e, const ZydisDecodedInstruction *insn,
-                                       const ZydisDecodedOperand *ops)
+static struct prefixes choose_prefixes(struct build *b, const struct encoding *e,
+                                       const ZydisDecodedInstruction *insn, const ZydisDecodedOperand *ops)
 {
     struct rng *r = &b->r;
     struct prefixes p = { 0 };
@@ -897,7 +930,8 @@ static struct prefixes choose_prefixes(struct build *b, const struct encoding *e
         add_prefix(&p, 0x67);
         p.has_67 = true;
     } else if ((insn->mnemonic == ZYDIS_MNEMONIC_LOOP || insn->mnemonic == ZYDIS_MNEMONIC_LOOPE ||
-                insn->mnemonic == ZYDIS_MNEMONIC_LOOPNE) && chance(r, 20)) {
+                insn->mnemonic == ZYDIS_MNEMONIC_LOOPNE) &&
+               chance(r, 20)) {
         add_prefix(&p, 0x67);
     }
     if ((insn->attributes & ZYDIS_ATTRIB_ACCEPTS_LOCK) ? e->is_mem && chance(r, 10)
@@ -946,8 +980,9 @@ static void prepare_bit_offset(struct build *b, const ZydisDecodedInstruction *i
 static void add_fixup(struct build *b, unsigned at, unsigned size, unsigned end)
 {
     if (b->nfix < CASE_INSNS_MAX)
-        b->fix[b->nfix++] = (struct fixup){ .at = (uint16_t)at, .size = (uint8_t)size, .end = (uint16_t)end,
-                                            .target = b->c->ninsns };
+        b->fix[b->nfix++] = (struct fixup){
+            .at = (uint16_t)at, .size = (uint8_t)size, .end = (uint16_t)end, .target = b->c->ninsns
+        };
 }
 
 /* Nothing may run what nobody wrote: bytes of data decode to instructions that only newer
@@ -978,8 +1013,8 @@ static void note_branch(struct build *b, const ZydisDecodedInstruction *insn)
     struct diff_case *c = b->c;
 
     if (insn->raw.imm[0].is_relative)
-        add_fixup(b, (unsigned)c->insns[c->ninsns - 1].ofs + insn->raw.imm[0].offset, insn->raw.imm[0].size / 8,
-                  c->code_len);
+        add_fixup(b, (unsigned)c->insns[c->ninsns - 1].ofs + insn->raw.imm[0].offset,
+                  insn->raw.imm[0].size / 8, c->code_len);
 }
 
 /* MOV dword [ea], target in front of a jump through memory. */
@@ -1099,7 +1134,7 @@ static bool gen_insn(struct build *b, const struct mnemonic *m)
 static uint16_t random_selector(struct rng *r)
 {
     /* Null selectors with RPL 1 to 3 are left out: the host's return to the oracle clears them. */
-    static const uint16_t sels[] = { CASE_SEL_DS, CASE_SEL_DS, CASE_SEL_FS, CASE_SEL_GS,   CASE_SEL_RO,
+    static const uint16_t sels[] = { CASE_SEL_DS, CASE_SEL_DS, CASE_SEL_FS, CASE_SEL_GS,  CASE_SEL_RO,
                                      CASE_SEL_CS, CASE_SEL_DS, 0,           CASE_SEL_DOWN };
 
     return sels[rnd(r, sizeof sels / sizeof sels[0])];
@@ -1107,7 +1142,8 @@ static uint16_t random_selector(struct rng *r)
 
 static void tmpl_popf(struct build *b)
 {
-    uint32_t fl = (uint32_t)rnd64(&b->r) & (EFL_ARITH | EFL_DF | EFL_IF | EFL_ID | EFL_IOPL | EFL_RF | EFL_VIF);
+    uint32_t fl =
+        (uint32_t)rnd64(&b->r) & (EFL_ARITH | EFL_DF | EFL_IF | EFL_ID | EFL_IOPL | EFL_RF | EFL_VIF);
 
     EMIT(b, 0x68, LE32(fl));
     b->glue = true; /* no branch to the POPF: TF and AC would come from anywhere */
@@ -1139,16 +1175,26 @@ static void tmpl_call(struct build *b)
 {
     unsigned at, sub_end;
 
-    EMIT(b, 0xe8, 4, 0, 0, 0);         /* call sub          */
-    EMIT(b, 0xff, 0xc0);               /* back: inc eax     */
+    EMIT(b, 0xe8, 4, 0, 0, 0); /* call sub          */
+    EMIT(b, 0xff, 0xc0);       /* back: inc eax     */
     at = b->c->code_len;
-    EMIT(b, 0xeb, 0);                  /* jmp past          */
+    EMIT(b, 0xeb, 0); /* jmp past          */
     /* sub: */
     switch (rnd(&b->r, 4)) {
-    case 0: EMIT(b, 0xc3); break;
-    case 1: EMIT(b, 0xc2, 4, 0); break;
-    case 2: EMIT(b, 0x83, 0x04, 0x24, 0); EMIT(b, 0xc3); break; /* add dword [esp], 0 */
-    default: EMIT(b, 0x83, 0xc4, 4); EMIT(b, 0xeb, 0); break;   /* add esp, 4         */
+    case 0:
+        EMIT(b, 0xc3);
+        break;
+    case 1:
+        EMIT(b, 0xc2, 4, 0);
+        break;
+    case 2:
+        EMIT(b, 0x83, 0x04, 0x24, 0);
+        EMIT(b, 0xc3);
+        break; /* add dword [esp], 0 */
+    default:
+        EMIT(b, 0x83, 0xc4, 4);
+        EMIT(b, 0xeb, 0);
+        break; /* add esp, 4         */
     }
     sub_end = b->c->code_len;
     b->c->code[at + 1] = (uint8_t)(sub_end - at - 2);
@@ -1266,26 +1312,37 @@ static void tmpl_loop(struct build *b)
     b->glue = true;
     top = b->c->code_len;
     switch (rnd(r, 4)) {
-    case 0: EMIT(b, 0x01, 0xca); break;                       /* add edx, ecx     */
-    case 1: EMIT(b, 0xff, 0x05, LE32(va)); break;             /* inc dword [va]   */
-    case 2: EMIT(b, 0x89, 0x0c, 0x8d, LE32(va)); break;       /* mov [va+ecx*4], ecx */
-    default: EMIT(b, 0x0f, 0xaf, 0x15, LE32(va)); break;      /* imul edx, [va]   */
+    case 0:
+        EMIT(b, 0x01, 0xca);
+        break; /* add edx, ecx     */
+    case 1:
+        EMIT(b, 0xff, 0x05, LE32(va));
+        break; /* inc dword [va]   */
+    case 2:
+        EMIT(b, 0x89, 0x0c, 0x8d, LE32(va));
+        break; /* mov [va+ecx*4], ecx */
+    default:
+        EMIT(b, 0x0f, 0xaf, 0x15, LE32(va));
+        break; /* imul edx, [va]   */
     }
     if (chance(r, 50)) {
-        EMIT(b, 0xe2, (uint8_t)(top - b->c->code_len - 2));   /* loop top         */
+        EMIT(b, 0xe2, (uint8_t)(top - b->c->code_len - 2)); /* loop top         */
     } else {
-        EMIT(b, 0x49);                                        /* dec ecx          */
-        EMIT(b, 0x75, (uint8_t)(top - b->c->code_len - 2));   /* jnz top          */
+        EMIT(b, 0x49);                                      /* dec ecx          */
+        EMIT(b, 0x75, (uint8_t)(top - b->c->code_len - 2)); /* jnz top          */
     }
     b->known[ECX] = b->known[EDX] = false;
 }
 
-static void tmpl_direction(struct build *b) { EMIT(b, (uint8_t)(0xfc + rnd(&b->r, 2))); }
+static void tmpl_direction(struct build *b)
+{
+    EMIT(b, (uint8_t)(0xfc + rnd(&b->r, 2)));
+}
 
 static void gen_template(struct build *b)
 {
-    static void (*const templates[])(struct build *) = { tmpl_popf, tmpl_ret,  tmpl_call,     tmpl_far, tmpl_segment,
-                                                         tmpl_smc,  tmpl_loop, tmpl_direction };
+    static void (*const templates[])(struct build *) = { tmpl_popf,    tmpl_ret, tmpl_call, tmpl_far,
+                                                         tmpl_segment, tmpl_smc, tmpl_loop, tmpl_direction };
 
     if (room_left(b, 8))
         templates[rnd(&b->r, sizeof templates / sizeof templates[0])](b);
@@ -1351,8 +1408,8 @@ void gen_case(const struct gen *g, uint64_t seed, uint64_t index, struct diff_ca
     memcpy(c->only, g->only, sizeof c->only);
     gen_state(s, c);
     begin(&b, g, c, s);
-    c->code_va = CASE_CODE + (chance(&b.r, 85) ? rnd(&b.r, CASE_PAGE - CASE_CODE_MAX - 1)
-                                               : CASE_PAGE - rnd(&b.r, 40));
+    c->code_va =
+        CASE_CODE + (chance(&b.r, 85) ? rnd(&b.r, CASE_PAGE - CASE_CODE_MAX - 1) : CASE_PAGE - rnd(&b.r, 40));
     if (chance(&b.r, 2))
         c->code_va = CASE_CODE + 2 * CASE_PAGE - CASE_CODE_MAX - 1 + rnd(&b.r, 8);
     c->init.eip = c->code_va;

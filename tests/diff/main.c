@@ -53,7 +53,8 @@ static _Noreturn void usage(const char *what)
 {
     fprintf(stderr,
             "diff: %s\nusage: diff [--cases N] [--seed S] [--case K] [--only MNEMONIC] [--file CASES]\n"
-            "            [--accel chain=on|off,tu-insns=N,tc-size=SIZE,mem=checked|window|adaptive,host=baseline,verify=off]\n"
+            "            [--accel "
+            "chain=on|off,tu-insns=N,tc-size=SIZE,mem=checked|window|adaptive,host=baseline,verify=off]\n"
             "            [--self] [--list] [--stats] [--log] [--max-failures N] [-v]\n",
             what);
     exit(2);
@@ -107,34 +108,68 @@ static void parse_accel(struct engine_options *e, const char *text)
 static void parse_options(int argc, char **argv, struct options *o)
 {
     static const struct option longs[] = {
-        { "cases", required_argument, NULL, 'n' },  { "seed", required_argument, NULL, 's' },
-        { "case", required_argument, NULL, 'c' },   { "only", required_argument, NULL, 'o' },
-        { "accel", required_argument, NULL, 'a' },  { "file", required_argument, NULL, 'f' },
-        { "self", no_argument, NULL, 'S' },         { "list", no_argument, NULL, 'l' },
-        { "stats", no_argument, NULL, 't' },        { "verbose", no_argument, NULL, 'v' },
-        { "log", no_argument, NULL, 'd' },          { "max-failures", required_argument, NULL, 'm' },
+        { "cases", required_argument, NULL, 'n' },
+        { "seed", required_argument, NULL, 's' },
+        { "case", required_argument, NULL, 'c' },
+        { "only", required_argument, NULL, 'o' },
+        { "accel", required_argument, NULL, 'a' },
+        { "file", required_argument, NULL, 'f' },
+        { "self", no_argument, NULL, 'S' },
+        { "list", no_argument, NULL, 'l' },
+        { "stats", no_argument, NULL, 't' },
+        { "verbose", no_argument, NULL, 'v' },
+        { "log", no_argument, NULL, 'd' },
+        { "max-failures", required_argument, NULL, 'm' },
         { NULL, 0, NULL, 0 },
     };
     int opt;
 
     *o = (struct options){ .cases = 20000, .seed = 1, .max_failures = 10, .accel = "" };
-    o->engine = (struct engine_options){ .chain = true, .verify = true, .tu_insns = 64,
-                                         .tc_bytes = 32u << 20, .mem = MEM_CHECKED };
+    o->engine = (struct engine_options){
+        .chain = true, .verify = true, .tu_insns = 64, .tc_bytes = 32u << 20, .mem = MEM_CHECKED
+    };
     while ((opt = getopt_long(argc, argv, "n:s:c:o:a:f:v", longs, NULL)) != -1)
         switch (opt) {
-        case 'n': o->cases = strtoull(optarg, NULL, 0); break;
-        case 's': o->seed = strtoull(optarg, NULL, 0); break;
-        case 'c': o->only_case = strtoull(optarg, NULL, 0); o->one_case = true; break;
-        case 'o': o->only = optarg; break;
-        case 'a': o->accel = optarg; parse_accel(&o->engine, optarg); break;
-        case 'f': o->file = optarg; break;
-        case 'm': o->max_failures = (unsigned)strtoul(optarg, NULL, 0); break;
-        case 'S': o->self = true; break;
-        case 'l': o->list = true; break;
-        case 't': o->stats = true; break;
-        case 'd': o->log = true; break;
-        case 'v': o->verbose = true; break;
-        default: usage("unknown option");
+        case 'n':
+            o->cases = strtoull(optarg, NULL, 0);
+            break;
+        case 's':
+            o->seed = strtoull(optarg, NULL, 0);
+            break;
+        case 'c':
+            o->only_case = strtoull(optarg, NULL, 0);
+            o->one_case = true;
+            break;
+        case 'o':
+            o->only = optarg;
+            break;
+        case 'a':
+            o->accel = optarg;
+            parse_accel(&o->engine, optarg);
+            break;
+        case 'f':
+            o->file = optarg;
+            break;
+        case 'm':
+            o->max_failures = (unsigned)strtoul(optarg, NULL, 0);
+            break;
+        case 'S':
+            o->self = true;
+            break;
+        case 'l':
+            o->list = true;
+            break;
+        case 't':
+            o->stats = true;
+            break;
+        case 'd':
+            o->log = true;
+            break;
+        case 'v':
+            o->verbose = true;
+            break;
+        default:
+            usage("unknown option");
         }
     if (optind != argc)
         usage(argv[optind]);
@@ -324,7 +359,8 @@ static bool parse_setting(struct diff_case *c, const char *word)
         return false;
     value = (uint32_t)strtoul(eq + 1, NULL, 16);
     for (unsigned i = 0; i < 9; i++)
-        if (strlen(reg_names[i]) == (size_t)(eq - word) && !strncmp(word, reg_names[i], (size_t)(eq - word))) {
+        if (strlen(reg_names[i]) == (size_t)(eq - word) &&
+            !strncmp(word, reg_names[i], (size_t)(eq - word))) {
             *(i < 8 ? &c->init.gpr[i] : &c->init.eflags) = value | (i == 8 ? EFL_ONE | EFL_IF : 0);
             return true;
         }
@@ -395,7 +431,8 @@ static void print_stats(const struct totals *t)
     for (unsigned v = 0; v < 32; v++)
         if (t->vectors[v])
             printf(" #%u:%llu", v, (unsigned long long)t->vectors[v]);
-    printf(" hung:%llu; %llu ran to their end\n", (unsigned long long)t->hangs, (unsigned long long)t->complete);
+    printf(" hung:%llu; %llu ran to their end\n", (unsigned long long)t->hangs,
+           (unsigned long long)t->complete);
 }
 
 int main(int argc, char **argv)

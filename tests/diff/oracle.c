@@ -38,8 +38,8 @@ static struct {
 } oracle;
 
 /* Bits of the first reserved words of an XSAVE header: x87 and SSE. */
-#define XSTATE_X87_SSE 3u
-#define SW_RESERVED_OFS 464u /* struct _fpx_sw_bytes in the FXSAVE image */
+#define XSTATE_X87_SSE         3u
+#define SW_RESERVED_OFS        464u /* struct _fpx_sw_bytes in the FXSAVE image */
 #define FP_XSTATE_MAGIC1_VALUE 0x46505853u
 
 static void load_fx(ucontext_t *uc, const uint8_t *fx)
@@ -86,11 +86,20 @@ static uint16_t read_sel(int seg)
     uint32_t v = 0;
 
     switch (seg) {
-    case SEG_DS: __asm__("mov %%ds, %0" : "=r"(v)); break;
-    case SEG_ES: __asm__("mov %%es, %0" : "=r"(v)); break;
-    case SEG_FS: __asm__("mov %%fs, %0" : "=r"(v)); break;
-    case SEG_GS: __asm__("mov %%gs, %0" : "=r"(v)); break;
-    default: break;
+    case SEG_DS:
+        __asm__("mov %%ds, %0" : "=r"(v));
+        break;
+    case SEG_ES:
+        __asm__("mov %%es, %0" : "=r"(v));
+        break;
+    case SEG_FS:
+        __asm__("mov %%fs, %0" : "=r"(v));
+        break;
+    case SEG_GS:
+        __asm__("mov %%gs, %0" : "=r"(v));
+        break;
+    default:
+        break;
     }
     return (uint16_t)v;
 }
@@ -137,7 +146,10 @@ static void on_signal(int sig, siginfo_t *info, void *context)
     (void)info;
     /* Linux clears DF for a handler but leaves AC, with which misaligned accesses would fault, and
      * sigreturn takes ID and NT from here and not from the frame. */
-    __asm__ volatile("pushfq\n\tandl %0, (%%rsp)\n\tpopfq" : : "i"(~(EFL_AC | EFL_ID | EFL_NT)) : "memory", "cc");
+    __asm__ volatile("pushfq\n\tandl %0, (%%rsp)\n\tpopfq"
+                     :
+                     : "i"(~(EFL_AC | EFL_ID | EFL_NT))
+                     : "memory", "cc");
     if (sig == SIGALRM && (oracle.phase != PHASE_RUNNING || oracle.ticks++ < 2))
         return;
     if (oracle.phase == PHASE_START && sig == SIGILL)

@@ -16,19 +16,19 @@
 #include "tests/support/vm_fixture.h"
 
 /* The fixture's own pages, by PA; the kernel range maps them in this order. */
-#define PA_DIRECTORY   0x1000u
-#define PA_TABLE_LOW   0x2000u /* VA 0x400000 */
-#define PA_TABLE_LOW0  0x3000u /* VA 0        */
-#define PA_TABLE_HIGH  0x4000u /* the kernel  */
-#define PA_KERNEL      0x10000u
-#define KERNEL_PAGES   16u
-#define OFS_GDT        0x0000u
-#define OFS_LDT        0x0100u
-#define OFS_IDT        0x1000u
-#define OFS_TSS        0x2000u
-#define OFS_ENTRY      0x3000u /* 32 bytes a vector: 256 vectors are two pages */
-#define OFS_STACK_TOP  0x8000u
-#define FRAME_BYTES    (15u * 4u)
+#define PA_DIRECTORY  0x1000u
+#define PA_TABLE_LOW  0x2000u /* VA 0x400000 */
+#define PA_TABLE_LOW0 0x3000u /* VA 0        */
+#define PA_TABLE_HIGH 0x4000u /* the kernel  */
+#define PA_KERNEL     0x10000u
+#define KERNEL_PAGES  16u
+#define OFS_GDT       0x0000u
+#define OFS_LDT       0x0100u
+#define OFS_IDT       0x1000u
+#define OFS_TSS       0x2000u
+#define OFS_ENTRY     0x3000u /* 32 bytes a vector: 256 vectors are two pages */
+#define OFS_STACK_TOP 0x8000u
+#define FRAME_BYTES   (15u * 4u)
 
 #define SEL_KCODE 0x08u
 #define SEL_KDATA 0x10u
@@ -48,13 +48,17 @@ static void poke(struct vm_fixture *fx, uint32_t pa, const void *data, uint32_t 
     mmu_phys_write(fx->cpu->mmu, gpa(pa), data, len);
 }
 
-static void poke32(struct vm_fixture *fx, uint32_t pa, uint32_t value) { poke(fx, pa, &value, 4); }
+static void poke32(struct vm_fixture *fx, uint32_t pa, uint32_t value)
+{
+    poke(fx, pa, &value, 4);
+}
 
 static void set_descriptor(struct vm_fixture *fx, uint32_t pa, uint32_t base, uint32_t limit, uint16_t attr)
 {
     poke32(fx, pa, (limit & 0xffffu) | base << 16);
-    poke32(fx, pa + 4, ((base >> 16) & 0xffu) | (uint32_t)(attr & 0xffu) << 8 | (limit & 0xf0000u) |
-                           (uint32_t)(attr & 0xf000u) << 8 | (base & 0xff000000u));
+    poke32(fx, pa + 4,
+           ((base >> 16) & 0xffu) | (uint32_t)(attr & 0xffu) << 8 | (limit & 0xf0000u) |
+               (uint32_t)(attr & 0xf000u) << 8 | (base & 0xff000000u));
 }
 
 void vm_fixture_gdt_set(struct vm_fixture *fx, unsigned index, uint32_t base, uint32_t limit, uint16_t attr)
@@ -172,10 +176,12 @@ static void set_system_registers(struct vm_fixture *fx)
 
     cpu->gdtr = (struct table_reg){ VM_FIXTURE_KERNEL + OFS_GDT, 0x7f };
     cpu->idtr = (struct table_reg){ VM_FIXTURE_KERNEL + OFS_IDT, 0x7ff };
-    cpu->ldtr = (struct segment){ .sel = SEL_LDT, .base = VM_FIXTURE_KERNEL + OFS_LDT, .limit = 0x7f,
-                                  .attr = DESC_P | SYS_LDT };
-    cpu->tr = (struct segment){ .sel = SEL_TSS, .base = VM_FIXTURE_KERNEL + OFS_TSS, .limit = 0x67,
-                                .attr = DESC_P | SYS_TSS32_BUSY };
+    cpu->ldtr = (struct segment){
+        .sel = SEL_LDT, .base = VM_FIXTURE_KERNEL + OFS_LDT, .limit = 0x7f, .attr = DESC_P | SYS_LDT
+    };
+    cpu->tr = (struct segment){
+        .sel = SEL_TSS, .base = VM_FIXTURE_KERNEL + OFS_TSS, .limit = 0x67, .attr = DESC_P | SYS_TSS32_BUSY
+    };
     cpu->cr3 = PA_DIRECTORY;
     cpu->cr4 = CR4_OSFXSR | CR4_OSXMMEXCPT;
     cpu->cr0 = CR0_PE | CR0_MP | CR0_ET | CR0_NE | CR0_WP | CR0_PG;
@@ -188,12 +194,14 @@ static void set_system_registers(struct vm_fixture *fx)
 /* Both interrupt controllers: initialised, everything masked. */
 static void mask_interrupts(struct machine *m)
 {
-    static const uint8_t writes[][2] = { { 0x20, 0x11 }, { 0x21, 0x20 }, { 0x21, 4 }, { 0x21, 1 }, { 0x21, 0xff },
-                                         { 0xa0, 0x11 }, { 0xa1, 0x28 }, { 0xa1, 2 }, { 0xa1, 1 }, { 0xa1, 0xff } };
+    static const uint8_t writes[][2] = { { 0x20, 0x11 }, { 0x21, 0x20 }, { 0x21, 4 },    { 0x21, 1 },
+                                         { 0x21, 0xff }, { 0xa0, 0x11 }, { 0xa1, 0x28 }, { 0xa1, 2 },
+                                         { 0xa1, 1 },    { 0xa1, 0xff } };
 
     for (size_t i = 0; i < ARRAY_LEN(writes); i++) {
-        struct bus_request req = { .space = BUS_PORT, .size = 1, .is_write = true,
-                                   .addr = writes[i][0], .data = writes[i][1] };
+        struct bus_request req = {
+            .space = BUS_PORT, .size = 1, .is_write = true, .addr = writes[i][0], .data = writes[i][1]
+        };
 
         machine_bus(m, &req);
     }
@@ -216,8 +224,10 @@ struct vm_fixture *vm_fixture_new(const struct vm_fixture_options *options)
     struct vm_config config = {
         .ram_bytes = VM_FIXTURE_RAM,
         .bt = options->bt,
-        .machine = { .ram_bytes = VM_FIXTURE_RAM, .clock = { .now_ns = host_now_ns },
-                     .debug_exit_port = EXIT_PORT, .debug_exit_size = 4 },
+        .machine = { .ram_bytes = VM_FIXTURE_RAM,
+                     .clock = { .now_ns = host_now_ns },
+                     .debug_exit_port = EXIT_PORT,
+                     .debug_exit_size = 4 },
         .no_reboot = true,
     };
 
@@ -260,7 +270,8 @@ void vm_fixture_free(struct vm_fixture *fx)
     free(fx);
 }
 
-enum vm_fixture_end vm_fixture_run(struct vm_fixture *fx, struct vm_fixture_frame *frame, char *text, size_t size)
+enum vm_fixture_end vm_fixture_run(struct vm_fixture *fx, struct vm_fixture_frame *frame, char *text,
+                                   size_t size)
 {
     struct vm_exit exit = { 0 };
     uint32_t words[FRAME_BYTES / 4];

@@ -52,6 +52,7 @@ void vm_fixture_load_segment(struct vm_fixture *fx, enum seg_id seg, uint16_t se
 void vm_fixture_enter(struct vm_fixture *fx);
 
 /** Run until an exception or interrupt reaches the kernel. Anything else: `text` says what. */
-enum vm_fixture_end vm_fixture_run(struct vm_fixture *fx, struct vm_fixture_frame *frame, char *text, size_t size);
+enum vm_fixture_end vm_fixture_run(struct vm_fixture *fx, struct vm_fixture_frame *frame, char *text,
+                                   size_t size);
 
 #endif
