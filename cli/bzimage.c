@@ -48,26 +48,26 @@
 #define HDR_INIT_SIZE     0x260u
 #define HDR_END_MAX       0x290u /* the EDD buffer of boot_params follows */
 
-#define LOADED_HIGH  0x01u
-#define KEEP_SEGMENTS 0x40u
-#define CAN_USE_HEAP 0x80u
-#define XLF_KERNEL_64 0x0001u
-#define LOADER_OTHER 0xffu
+#define LOADED_HIGH     0x01u
+#define KEEP_SEGMENTS   0x40u
+#define CAN_USE_HEAP    0x80u
+#define XLF_KERNEL_64   0x0001u
+#define LOADER_OTHER    0xffu
 #define VID_MODE_NORMAL 0xffffu
 
 /* Other fields of boot_params */
 #define BP_SCREEN_EXT_MEM_K 0x002u
-#define BP_SCREEN_MODE   0x006u
-#define BP_SCREEN_COLS   0x007u
-#define BP_SCREEN_LINES  0x00eu
-#define BP_SCREEN_IS_VGA 0x00fu
-#define BP_SCREEN_POINTS 0x010u
-#define BP_ALT_MEM_K     0x1e0u
-#define BP_E820_COUNT    0x1e8u
-#define BP_E820          0x2d0u
-#define BP_BYTES         0x1000u
+#define BP_SCREEN_MODE      0x006u
+#define BP_SCREEN_COLS      0x007u
+#define BP_SCREEN_LINES     0x00eu
+#define BP_SCREEN_IS_VGA    0x00fu
+#define BP_SCREEN_POINTS    0x010u
+#define BP_ALT_MEM_K        0x1e0u
+#define BP_E820_COUNT       0x1e8u
+#define BP_E820             0x2d0u
+#define BP_BYTES            0x1000u
 
-#define E820_RAM 1u
+#define E820_RAM      1u
 #define E820_RESERVED 2u
 
 #define BOOT_PARAMS_AT 0x90000u
@@ -79,10 +79,10 @@
 #define VGA_HOLE_AT    0xa0000u
 #define BIOS_AT        0xe0000u
 /* The kernel maps at least this much of low memory directly (896 MiB less room for vmalloc). */
-#define LOWMEM_SAFE    0x37000000u
+#define LOWMEM_SAFE 0x37000000u
 
-#define BOOT_CS 0x10u
-#define BOOT_DS 0x18u
+#define BOOT_CS   0x10u
+#define BOOT_DS   0x18u
 #define FLAT_CODE 0x00cf9b000000ffffull
 #define FLAT_DATA 0x00cf93000000ffffull
 
@@ -97,9 +97,18 @@ static bool fail(char *error, const char *fmt, ...)
     return false;
 }
 
-static uint32_t get16(const uint8_t *p) { return (uint32_t)p[0] | (uint32_t)p[1] << 8; }
-static uint32_t get32(const uint8_t *p) { return get16(p) | get16(p + 2) << 16; }
-static uint64_t get64(const uint8_t *p) { return get32(p) | (uint64_t)get32(p + 4) << 32; }
+static uint32_t get16(const uint8_t *p)
+{
+    return (uint32_t)p[0] | (uint32_t)p[1] << 8;
+}
+static uint32_t get32(const uint8_t *p)
+{
+    return get16(p) | get16(p + 2) << 16;
+}
+static uint64_t get64(const uint8_t *p)
+{
+    return get32(p) | (uint64_t)get32(p + 4) << 32;
+}
 
 static void put16(uint8_t *p, uint32_t v)
 {
@@ -253,9 +262,10 @@ bool bzimage_fits(const struct bzimage *image, uint64_t ram_bytes, uint64_t init
                     (unsigned long long)mib_up(initrd_bytes),
                     (unsigned long long)mib_up(image->run_end + initrd_bytes + GUEST_PAGE_SIZE),
                     (unsigned long long)(ram_bytes >> 20));
-    return fail(error, "cannot take an initrd of %lluM: the most is %lluM whatever -m says",
-                (unsigned long long)mib_up(initrd_bytes),
-                (unsigned long long)((LOWMEM_SAFE > image->run_end ? LOWMEM_SAFE - image->run_end : 0) >> 20));
+    return fail(
+        error, "cannot take an initrd of %lluM: the most is %lluM whatever -m says",
+        (unsigned long long)mib_up(initrd_bytes),
+        (unsigned long long)((LOWMEM_SAFE > image->run_end ? LOWMEM_SAFE - image->run_end : 0) >> 20));
 }
 
 static void put_e820(uint8_t *params, uint64_t start, uint64_t end, uint32_t type)
@@ -336,8 +346,12 @@ bool bzimage_place(const struct bzimage *image, uint8_t *ram, uint64_t ram_bytes
     put64(ram + GDT_AT + BOOT_DS, FLAT_DATA);
 
     *entry = (struct bzimage_entry){
-        .eip = CODE_AT, .esi = BOOT_PARAMS_AT, .gdt_base = GDT_AT, .gdt_limit = 4 * 8 - 1,
-        .cs = BOOT_CS, .ds = BOOT_DS,
+        .eip = CODE_AT,
+        .esi = BOOT_PARAMS_AT,
+        .gdt_base = GDT_AT,
+        .gdt_limit = 4 * 8 - 1,
+        .cs = BOOT_CS,
+        .ds = BOOT_DS,
     };
     if (initrd_bytes) {
         entry->initrd_at = place_initrd(image, ram_bytes, initrd_bytes);

@@ -13,22 +13,22 @@
 
 /** What the setup header says. Pointers lead into the caller's buffer. */
 struct bzimage {
-    const uint8_t *setup;   /* start of the file                                   */
-    size_t header_end;      /* of the setup header, an offset into the file        */
-    const uint8_t *code;    /* protected-mode part                                 */
+    const uint8_t *setup; /* start of the file                                   */
+    size_t header_end;    /* of the setup header, an offset into the file        */
+    const uint8_t *code;  /* protected-mode part                                 */
     size_t code_bytes;
-    uint16_t version;       /* boot protocol, 0x020f for 2.15                      */
-    uint32_t initrd_max;    /* highest address a byte of the initrd may have       */
-    uint32_t cmdline_max;   /* bytes without the terminator                        */
+    uint16_t version;            /* boot protocol, 0x020f for 2.15                      */
+    uint32_t initrd_max;         /* highest address a byte of the initrd may have       */
+    uint32_t cmdline_max;        /* bytes without the terminator                        */
     uint64_t run_start, run_end; /* memory the kernel uses before it reads the map */
 };
 
 /** Where things went, and how to enter. */
 struct bzimage_entry {
-    uint32_t eip, esi;      /* 32-bit entry; boot_params                           */
+    uint32_t eip, esi; /* 32-bit entry; boot_params                           */
     uint32_t gdt_base;
     uint16_t gdt_limit, cs, ds;
-    uint32_t initrd_at;     /* 0 without one                                       */
+    uint32_t initrd_at; /* 0 without one                                       */
 };
 
 /** @return false with a sentence in `error` when the buffer is not a kernel we can enter. */

@@ -19,8 +19,8 @@
 #include "base/cpu.h"
 #include "base/log.h"
 
-#define FILE_MAX (2ull << 30)
-#define READ_STEP (1u << 20)
+#define FILE_MAX       (2ull << 30)
+#define READ_STEP      (1u << 20)
 #define FLAT_CODE_ATTR 0xc09bu /* G D P, code, readable, accessed */
 #define FLAT_DATA_ATTR 0xc093u /* G B P, data, writable, accessed */
 

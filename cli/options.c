@@ -72,11 +72,25 @@ bool options_size(const char *text, uint64_t default_unit, uint64_t *bytes)
         return false;
     memcpy(digits, text, len + 1);
     switch (digits[len - 1]) {
-    case 'b': case 'B': unit = 1; break;
-    case 'k': case 'K': unit = 1ull << 10; break;
-    case 'm': case 'M': unit = 1ull << 20; break;
-    case 'g': case 'G': unit = 1ull << 30; break;
-    default: len++; break; /* no suffix to cut */
+    case 'b':
+    case 'B':
+        unit = 1;
+        break;
+    case 'k':
+    case 'K':
+        unit = 1ull << 10;
+        break;
+    case 'm':
+    case 'M':
+        unit = 1ull << 20;
+        break;
+    case 'g':
+    case 'G':
+        unit = 1ull << 30;
+        break;
+    default:
+        len++;
+        break; /* no suffix to cut */
     }
     digits[len - 1] = 0;
     if (digits[0] == '0' && digits[1] == 'x')
@@ -181,7 +195,8 @@ static bool opt_memory(struct options *o, const char *value)
     if (strchr(size, ','))
         return fail(o, "-m '" SHOWN "': only a size is supported, no slots or maxmem", value);
     if (!options_size(size, 1u << 20, &o->ram_bytes))
-        return fail(o, "-m '" SHOWN "' is not a size: use MiB, or a number with K, M or G, such as 256M", value);
+        return fail(o, "-m '" SHOWN "' is not a size: use MiB, or a number with K, M or G, such as 256M",
+                    value);
     if (o->ram_bytes < OPTIONS_RAM_MIN)
         return fail(o, "-m '" SHOWN "' is too small: the least is %lluM", value, OPTIONS_RAM_MIN >> 20);
     if (o->ram_bytes > OPTIONS_RAM_MAX)
@@ -268,8 +283,7 @@ static bool opt_vga(struct options *o, const char *value)
 
 static bool opt_only_none(struct options *o, const char *value)
 {
-    return !strcmp(value, "none") ? true
-                                  : fail(o, "'" SHOWN "': only 'none' is supported here", value);
+    return !strcmp(value, "none") ? true : fail(o, "'" SHOWN "': only 'none' is supported here", value);
 }
 
 /* server, server=on|off, nowait, wait=on|off after unix:PATH */
@@ -407,7 +421,8 @@ static bool hash_item(struct options *o, const struct item *item)
         return true;
     }
     if (!strcmp(name, "every"))
-        return (parse_number(value, INT64_MAX, &o->hash_every) && o->hash_every) || bad_choice(o, item, count);
+        return (parse_number(value, INT64_MAX, &o->hash_every) && o->hash_every) ||
+               bad_choice(o, item, count);
     if (!strcmp(name, "from"))
         return parse_number(value, INT64_MAX, &o->hash_from) || bad_choice(o, item, count);
     if (!strcmp(name, "to"))
@@ -478,7 +493,8 @@ static bool accel_item(struct options *o, const struct item *item)
         return !strcmp(value, "trace") || bad_choice(o, item, "trace");
     return fail(o,
                 "-accel bt: no property '" SHOWN "': there are tc-size, chain, mem, host, verify, tu-insns, "
-                "clock, stats, perf-map, core, hash-log, hash-every, hash-from, hash-to, hash-regs, hash-mem, coherency",
+                "clock, stats, perf-map, core, hash-log, hash-every, hash-from, hash-to, hash-regs, "
+                "hash-mem, coherency",
                 name);
 }
 
@@ -523,7 +539,8 @@ static bool debug_exit_item(struct options *o, const struct item *item)
         o->debug_exit_size = (uint16_t)number;
         return true;
     }
-    return fail(o, "-device isa-debug-exit: no property '" SHOWN "': there are iobase and iosize", item->name);
+    return fail(o, "-device isa-debug-exit: no property '" SHOWN "': there are iobase and iosize",
+                item->name);
 }
 
 static bool opt_device(struct options *o, const char *value)
@@ -808,7 +825,8 @@ bool options_parse(struct options *o, int argc, const char *const *argv)
     for (int i = 1; i < argc; i++) {
         const char *arg = argv[i], *name = arg + 1;
         if (arg[0] != '-' || !arg[1])
-            return fail(o, "'" SHOWN "' is not an option: disk images are not supported, use -kernel FILE", arg);
+            return fail(o, "'" SHOWN "' is not an option: disk images are not supported, use -kernel FILE",
+                        arg);
         if (name[0] == '-' && name[1])
             name++;
         const struct option *option = find_option(name);

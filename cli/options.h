@@ -10,8 +10,8 @@
 #include <stdint.h>
 
 #define OPTIONS_SERIAL_MAX 4u
-#define OPTIONS_RAM_MIN (2ull << 20)
-#define OPTIONS_RAM_MAX (3072ull << 20)
+#define OPTIONS_RAM_MIN    (2ull << 20)
+#define OPTIONS_RAM_MAX    (3072ull << 20)
 
 enum options_action {
     ACTION_RUN,
@@ -28,9 +28,9 @@ enum serial_kind { SERIAL_NONE, SERIAL_NULL, SERIAL_STDIO, SERIAL_FILE, SERIAL_P
 
 struct serial_option {
     enum serial_kind kind;
-    bool mux;                 /* stdio with the Ctrl-a escape        */
-    bool is_server, wait;     /* unix                                */
-    const char *path;         /* file, unix                          */
+    bool mux;             /* stdio with the Ctrl-a escape        */
+    bool is_server, wait; /* unix                                */
+    const char *path;     /* file, unix                          */
 };
 
 enum rtc_base { RTC_UTC, RTC_LOCALTIME, RTC_FIXED };
@@ -40,15 +40,15 @@ struct options {
     enum options_action action;
     const char *kernel, *initrd, *append; /* NULL: not given                     */
     uint64_t ram_bytes;
-    const char *cpu;                      /* model name; NULL: the default       */
+    const char *cpu; /* model name; NULL: the default       */
     struct serial_option serial[OPTIONS_SERIAL_MAX];
     unsigned serial_count;
     bool nographic, no_reboot, sandbox;
-    bool display_by_default;              /* nothing said where the console goes */
+    bool display_by_default; /* nothing said where the console goes */
     uint32_t log_mask;
     const char *log_file;
     enum rtc_base rtc_base;
-    int64_t rtc_epoch;                    /* RTC_FIXED: seconds since 1970       */
+    int64_t rtc_epoch; /* RTC_FIXED: seconds since 1970       */
     uint16_t debug_exit_port, debug_exit_size;
     /* -accel bt,... */
     uint64_t tc_bytes;
@@ -57,12 +57,12 @@ struct options {
     unsigned tu_insns;
     const char *stats_file;
     bool perf_map;
-    const char *core_file;                /* NULL: none                          */
-    const char *hash_file;                /* NULL: none; else needs clock_insn   */
+    const char *core_file; /* NULL: none                          */
+    const char *hash_file; /* NULL: none; else needs clock_insn   */
     uint64_t hash_every, hash_from, hash_to;
     bool hash_regs, hash_mem;
 
-    char error[256];                      /* after failure: one line, no newline */
+    char error[256]; /* after failure: one line, no newline */
     /* Texts cut out of arguments (option values) live here. */
     size_t text_used;
     char text[8192];

@@ -16,15 +16,17 @@
 #include "base/types.h"
 
 static const char *const exception_names[32] = {
-    "DE", "DB", "NMI", "BP", "OF", "BR", "UD", "NM", "DF", NULL, "TS", "NP", "SS", "GP", "PF", NULL,
-    "MF", "AC", "MC",  "XM",
+    "DE", "DB", "NMI", "BP", "OF", "BR", "UD", "NM", "DF", NULL,
+    "TS", "NP", "SS",  "GP", "PF", NULL, "MF", "AC", "MC", "XM",
 };
 
 static const char *const exit_names[EXIT_REASON_COUNT] = {
-    [EXIT_RESUME] = "resume", [EXIT_DISPATCH] = "dispatch", [EXIT_FAULT] = "fault",
-    [EXIT_CHAIN] = "chain",   [EXIT_LOOKUP] = "lookup",     [EXIT_POLL] = "poll",
-    [EXIT_SHADOW] = "shadow", [EXIT_HALT] = "halt",         [EXIT_HOST] = "host",
-    [EXIT_UNSUPPORTED] = "unsupported", [EXIT_STOP] = "stop",
+    [EXIT_RESUME] = "resume", [EXIT_DISPATCH] = "dispatch",
+    [EXIT_FAULT] = "fault",   [EXIT_CHAIN] = "chain",
+    [EXIT_LOOKUP] = "lookup", [EXIT_POLL] = "poll",
+    [EXIT_SHADOW] = "shadow", [EXIT_HALT] = "halt",
+    [EXIT_HOST] = "host",     [EXIT_UNSUPPORTED] = "unsupported",
+    [EXIT_STOP] = "stop",
 };
 
 static void put_rows(FILE *f, const struct stats *s)

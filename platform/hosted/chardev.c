@@ -28,11 +28,11 @@
 #include "base/log.h"
 #include "platform/hosted/hosted_internal.h"
 
-#define OUT_BYTES 1024u
-#define IN_BYTES 4096u /* a power of two */
-#define FLUSH_NS 2000000ull
+#define OUT_BYTES        1024u
+#define IN_BYTES         4096u /* a power of two */
+#define FLUSH_NS         2000000ull
 #define STOP_PATIENCE_MS 500 /* for a stuck reader once we are to end */
-#define CTRL_A 0x01u
+#define CTRL_A           0x01u
 
 enum chardev_kind { CHARDEV_FREE, CHARDEV_STDIO, CHARDEV_NULL, CHARDEV_FILE, CHARDEV_PTY, CHARDEV_UNIX };
 
@@ -41,9 +41,9 @@ struct hosted_chardev {
     unsigned port;
     int in_fd, out_fd, listen_fd; /* -1: none */
     bool mux, after_ctrl_a;
-    bool is_tty;      /* input is a terminal: read it even when the ring is full     */
-    bool is_async;    /* input raises SIGIO                                          */
-    bool hung_up;     /* pty: nobody has the other end open                          */
+    bool is_tty;       /* input is a terminal: read it even when the ring is full     */
+    bool is_async;     /* input raises SIGIO                                          */
+    bool hung_up;      /* pty: nobody has the other end open                          */
     bool is_throttled; /* the ring was full when input was left in the descriptor    */
     unsigned in_head, in_tail;
     size_t out_used;

@@ -22,10 +22,10 @@
 
 #include "platform/hosted/hosted_internal.h"
 
-#define NS_PER_SECOND 1000000000ull
+#define NS_PER_SECOND     1000000000ull
 #define FIRST_INTERVAL_NS 3000000ull
-#define JUMP_NS 100000000ll
-#define MAX_BEND_PPM 2000
+#define JUMP_NS           100000000ll
+#define MAX_BEND_PPM      2000
 
 struct reading {
     uint64_t tsc, ns;
@@ -33,12 +33,12 @@ struct reading {
 
 static struct {
     bool tsc_ok;
-    uint64_t scale;          /* ns per tick, 32 fraction bits; 0: not calibrated yet  */
-    struct reading base;     /* the line's start                                      */
-    struct reading last;     /* last comparison with CLOCK_MONOTONIC                  */
+    uint64_t scale;      /* ns per tick, 32 fraction bits; 0: not calibrated yet  */
+    struct reading base; /* the line's start                                      */
+    struct reading last; /* last comparison with CLOCK_MONOTONIC                  */
     uint64_t interval_ns, next_ns;
-    int64_t offset_ns;       /* our time minus CLOCK_MONOTONIC, jumps of the host only */
-    int64_t error_ns;        /* CLOCK_MONOTONIC + offset - ours when last compared    */
+    int64_t offset_ns; /* our time minus CLOCK_MONOTONIC, jumps of the host only */
+    int64_t error_ns;  /* CLOCK_MONOTONIC + offset - ours when last compared    */
 } clk;
 
 static uint64_t read_tsc(void)

@@ -63,9 +63,8 @@ void hosted_report_vcpu(void)
         cpu->eip, cpu->next_eip, vcpu_eflags_get(cpu), cpu->cpl, cpu->mode, cpu->cr0, cpu->cr2, cpu->cr3,
         cpu->cr4);
     for (unsigned i = 0; i < SEG_COUNT; i++)
-        say("guest: %s=0x%04x base=0x%08x limit=0x%08x attr=0x%04x\n",
-            &"ES\0CS\0SS\0DS\0FS\0GS"[i * 3], cpu->segs[i].sel, cpu->segs[i].base, cpu->segs[i].limit,
-            cpu->segs[i].attr);
+        say("guest: %s=0x%04x base=0x%08x limit=0x%08x attr=0x%04x\n", &"ES\0CS\0SS\0DS\0FS\0GS"[i * 3],
+            cpu -> segs[i].sel, cpu->segs[i].base, cpu->segs[i].limit, cpu->segs[i].attr);
     say("guest: %llu CCFs made, %llu instructions translated, %llu exits, last exception %u\n",
         (unsigned long long)cpu->stats.tu_translated, (unsigned long long)cpu->stats.insn_translated,
         (unsigned long long)cpu->stats.exit_total, cpu->fault.vector);

@@ -22,12 +22,12 @@
 #define MFD_NOEXEC_SEAL 0x0008U
 #endif
 
-#define HOST_PAGE 4096u
+#define HOST_PAGE        4096u
 #define MAX_RESERVATIONS 64u
-#define MAX_CODE_RANGES 8u
-#define MAX_GUARDS 16u
+#define MAX_CODE_RANGES  8u
+#define MAX_GUARDS       16u
 /* Larger ones are sparse tables: a huge page would back 512 pages for one slot. */
-#define SPARSE_BYTES (1u << 20)
+#define SPARSE_BYTES        (1u << 20)
 #define ZERO_BY_STORE_BYTES (64u << 10)
 
 struct range {
@@ -211,8 +211,8 @@ void *platform_reserve(size_t bytes)
     if (!bytes || len < bytes || len > SIZE_MAX - 2 * HOST_PAGE)
         return NULL;
 
-    uint8_t *base = mmap(NULL, len + 2 * HOST_PAGE, PROT_NONE,
-                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    uint8_t *base =
+        mmap(NULL, len + 2 * HOST_PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (base == MAP_FAILED) {
         hosted_fail(-errno, "cannot reserve %zu KiB of memory: %s", len >> 10, strerror(errno));
         return NULL;
@@ -283,7 +283,8 @@ int platform_code_alloc(size_t bytes, uint8_t **rw, const uint8_t **rx)
         return hosted_fail(-errno, "cannot map the translation cache: %s", strerror(errno));
     void *x = mremap(w, 0, len, MREMAP_MAYMOVE);
     if (x == MAP_FAILED || mprotect(x, len, PROT_READ | PROT_EXEC) < 0) {
-        int rc = hosted_fail(-errno, "this system refuses executable memory (%s): see the security policy in force",
+        int rc = hosted_fail(-errno,
+                             "this system refuses executable memory (%s): see the security policy in force",
                              strerror(errno));
         if (x != MAP_FAILED)
             munmap(x, len);

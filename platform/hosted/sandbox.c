@@ -27,6 +27,7 @@
 #define SECCOMP_FILTER_FLAG_SPEC_ALLOW (1ul << 2)
 #endif
 
+/* clang-format off */
 static const uint16_t allowed[] = {
     /* the run itself */
     SYS_timer_settime, SYS_rt_sigreturn, SYS_ppoll, SYS_rt_sigprocmask, SYS_read, SYS_write, SYS_poll,
@@ -43,6 +44,7 @@ static const uint16_t allowed[] = {
     SYS_gettimeofday, SYS_clock_nanosleep, SYS_nanosleep, SYS_restart_syscall, SYS_sched_yield,
     SYS_prlimit64, SYS_exit, SYS_exit_group,
 };
+/* clang-format on */
 
 #define COUNT ARRAY_LEN(allowed)
 
@@ -58,7 +60,8 @@ bool hosted_sandbox(void)
     code[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM);
     code[n++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr));
     for (unsigned i = 0; i < COUNT; i++)
-        code[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, allowed[i], (uint8_t)(COUNT - i), 0);
+        code[n++] =
+            (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, allowed[i], (uint8_t)(COUNT - i), 0);
     code[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM);
     code[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
 

@@ -26,8 +26,8 @@
 #include "platform/hosted/hosted_internal.h"
 
 #define ALT_STACK_BYTES (128u << 10)
-#define HOST_EFL_TF 0x100
-#define HOST_EFL_RF 0x10000
+#define HOST_EFL_TF     0x100
+#define HOST_EFL_RF     0x10000
 
 uintptr_t hosted_exit_stub;
 static volatile sig_atomic_t stop_requests;
@@ -70,11 +70,10 @@ static void report_fault(int sig, const siginfo_t *info, const ucontext_t *uc)
         const char *name;
         int reg;
     } shown[] = {
-        { "rax", REG_RAX }, { "rbx", REG_RBX }, { "rcx", REG_RCX }, { "rdx", REG_RDX },
-        { "rsi", REG_RSI }, { "rdi", REG_RDI }, { "rbp", REG_RBP }, { "rsp", REG_RSP },
-        { "r8", REG_R8 },   { "r9", REG_R9 },   { "r10", REG_R10 }, { "r11", REG_R11 },
-        { "r12", REG_R12 }, { "r13", REG_R13 }, { "r14", REG_R14 }, { "r15", REG_R15 },
-        { "rip", REG_RIP }, { "efl", REG_EFL },
+        { "rax", REG_RAX }, { "rbx", REG_RBX }, { "rcx", REG_RCX }, { "rdx", REG_RDX }, { "rsi", REG_RSI },
+        { "rdi", REG_RDI }, { "rbp", REG_RBP }, { "rsp", REG_RSP }, { "r8", REG_R8 },   { "r9", REG_R9 },
+        { "r10", REG_R10 }, { "r11", REG_R11 }, { "r12", REG_R12 }, { "r13", REG_R13 }, { "r14", REG_R14 },
+        { "r15", REG_R15 }, { "rip", REG_RIP }, { "efl", REG_EFL },
     };
     char text[1024];
     const greg_t *regs = uc->uc_mcontext.gregs;
@@ -182,11 +181,19 @@ int hosted_signals_init(void)
         int sig, flags;
         void (*handler)(int, siginfo_t *, void *);
     } handlers[] = {
-        { SIGSEGV, 0, on_fault },       { SIGBUS, 0, on_fault },  { SIGFPE, 0, on_fault },
-        { SIGILL, 0, on_fault },        { SIGTRAP, 0, on_fault }, { SIGALRM, SA_RESTART, on_alarm },
-        { SIGIO, SA_RESTART, on_io },   { SIGINT, 0, on_stop },   { SIGTERM, 0, on_stop },
-        { SIGHUP, 0, on_stop },         { SIGCONT, SA_RESTART, on_continue },
-        { SIGABRT, 0, on_death },       { SIGQUIT, 0, on_death },
+        { SIGSEGV, 0, on_fault },
+        { SIGBUS, 0, on_fault },
+        { SIGFPE, 0, on_fault },
+        { SIGILL, 0, on_fault },
+        { SIGTRAP, 0, on_fault },
+        { SIGALRM, SA_RESTART, on_alarm },
+        { SIGIO, SA_RESTART, on_io },
+        { SIGINT, 0, on_stop },
+        { SIGTERM, 0, on_stop },
+        { SIGHUP, 0, on_stop },
+        { SIGCONT, SA_RESTART, on_continue },
+        { SIGABRT, 0, on_death },
+        { SIGQUIT, 0, on_death },
     };
     size_t frame = getauxval(AT_MINSIGSTKSZ), bytes = ALT_STACK_BYTES + 4 * frame;
     void *stack = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

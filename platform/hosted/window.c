@@ -21,7 +21,7 @@
 #define GUARD_BYTES  (2ull << 20) /* also what the window's start is aligned to */
 /* The kernel's default, and what other parts of the process may still map. */
 #define DEFAULT_MAX_MAPS 65530u
-#define SPARE_MAPS 1024u
+#define SPARE_MAPS       1024u
 
 #define RESERVE_FLAGS (MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE)
 

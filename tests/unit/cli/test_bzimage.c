@@ -14,9 +14,9 @@
 #include "cli/bzimage.h"
 
 #define SETUP_BYTES 0x5000u
-#define CODE_BYTES 0x20000u
-#define FILE_BYTES (SETUP_BYTES + CODE_BYTES)
-#define RAM_BYTES (64u << 20)
+#define CODE_BYTES  0x20000u
+#define FILE_BYTES  (SETUP_BYTES + CODE_BYTES)
+#define RAM_BYTES   (64u << 20)
 
 static uint8_t file[FILE_BYTES];
 static uint8_t *ram;
@@ -112,7 +112,9 @@ static void memory_map_covers_ram_and_leaves_the_hole(void **state)
     static const struct {
         uint32_t start, size, type;
     } rows[] = {
-        { 0, 0x9fc00, 1 }, { 0x9fc00, 0x400, 2 }, { 0xe0000, 0x20000, 2 },
+        { 0, 0x9fc00, 1 },
+        { 0x9fc00, 0x400, 2 },
+        { 0xe0000, 0x20000, 2 },
         { 0x100000, RAM_BYTES - 0x100000, 1 },
     };
     (void)state;

@@ -73,10 +73,10 @@ static void sizes_have_units(void **state)
         const char *line;
         uint64_t bytes;
     } cases[] = {
-        { "-kernel k -m 64M", 64u << 20 },     { "-kernel k -m 256", 256u << 20 },
-        { "-kernel k -m 1G", 1u << 30 },       { "-kernel k -m 65536k", 64u << 20 },
+        { "-kernel k -m 64M", 64u << 20 },        { "-kernel k -m 256", 256u << 20 },
+        { "-kernel k -m 1G", 1u << 30 },          { "-kernel k -m 65536k", 64u << 20 },
         { "-kernel k -m size=512M", 512u << 20 }, { "-kernel k -m 2", 2u << 20 },
-        { "-kernel k -m 3G", 3ull << 30 },     { "-kernel k --m 67108864b", 64u << 20 },
+        { "-kernel k -m 3G", 3ull << 30 },        { "-kernel k --m 67108864b", 64u << 20 },
     };
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -180,9 +180,14 @@ static void questions_need_no_kernel(void **state)
         const char *line;
         enum options_action action;
     } cases[] = {
-        { "-help", ACTION_HELP },       { "-h", ACTION_HELP },          { "--help", ACTION_HELP },
-        { "-version", ACTION_VERSION }, { "-cpu help", ACTION_CPU_HELP }, { "-d help", ACTION_LOG_HELP },
-        { "-M help", ACTION_MACHINE_HELP }, { "-accel help", ACTION_ACCEL_HELP },
+        { "-help", ACTION_HELP },
+        { "-h", ACTION_HELP },
+        { "--help", ACTION_HELP },
+        { "-version", ACTION_VERSION },
+        { "-cpu help", ACTION_CPU_HELP },
+        { "-d help", ACTION_LOG_HELP },
+        { "-M help", ACTION_MACHINE_HELP },
+        { "-accel help", ACTION_ACCEL_HELP },
         { "-device help", ACTION_DEVICE_HELP },
     };
     (void)state;
