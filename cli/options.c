@@ -163,7 +163,8 @@ static bool need_value(struct options *o, const char *option, const struct item 
 {
     if (item->value && *item->value)
         return true;
-    return fail(o, "%s: '" SHOWN "' needs a value: " SHOWN "=...", option, item->name, item->name);
+    fail(o, "%s: '" SHOWN "' needs a value: " SHOWN "=...", option, item->name, item->name);
+    return false;
 }
 
 /* ---- one function for each option --------------------------------------------------- */
