@@ -25,7 +25,7 @@
 #include "bt/bt.h"
 #include "decoder/listing.h"
 
-#define BYTES_PER_LINE 7u  /* guest bytes in the left column; more go to the next line */
+#define BYTES_PER_LINE 7u /* guest bytes in the left column; more go to the next line */
 #define GUEST_TEXT_MIN 26
 #define GUEST_TEXT_MAX 44
 
@@ -41,10 +41,10 @@ struct job {
     ccf_line_fn *line;
     void *ctx;
     uint8_t guest[GUEST_PAGE_SIZE];
-    int guest_width;       /* of the instruction's text                                  */
-    bool is_cold;          /* the part that is being printed                             */
-    uint32_t r8d, r9d;     /* what the last MOV put there: targets and reasons           */
-    unsigned insn;         /* whose code it is                                           */
+    int guest_width;   /* of the instruction's text                                  */
+    bool is_cold;      /* the part that is being printed                             */
+    uint32_t r8d, r9d; /* what the last MOV put there: targets and reasons           */
+    unsigned insn;     /* whose code it is                                           */
     char name[48];
 };
 
@@ -88,7 +88,9 @@ const char *ccf_mode_text(uint32_t mode, char *buf, size_t size)
     const char *cpl = mode & MODE_CPL3 ? "CPL 3" : mode & MODE_CPL0 ? "CPL 0" : "CPL 1 or 2";
 
     snprintf(buf, size, "%s, %s%s%s%s%s%s", mode & MODE_CODE32 ? "32-bit" : "16-bit",
-             mode & MODE_VM86 ? "virtual-8086" : mode & MODE_PROTECTED ? cpl : "real mode",
+             mode & MODE_VM86        ? "virtual-8086"
+             : mode & MODE_PROTECTED ? cpl
+                                     : "real mode",
              (mode & MODE_ALL_FLAT) == MODE_ALL_FLAT ? "" : ", segments not flat",
              mode & MODE_FPU_NM ? ", FPU raises #NM" : "", mode & MODE_SSE_UD ? ", no SSE" : "",
              mode & MODE_STEP ? ", single step" : "", mode & MODE_WINDOW ? ", window form" : "");
@@ -207,7 +209,8 @@ static const char *address_name(void *ctx, uint64_t address)
     if (is_transfer(ccf, address, &eip)) {
         snprintf(j->name, sizeof j->name, "-> 0x%08" PRIx32, eip);
     } else if (in_cold(ccf, address)) {
-        snprintf(j->name, sizeof j->name, j->is_cold ? "+0x%03" PRIx64 : "slow", address - (uintptr_t)ccf->cold);
+        snprintf(j->name, sizeof j->name, j->is_cold ? "+0x%03" PRIx64 : "slow",
+                 address - (uintptr_t)ccf->cold);
     } else if (insn_at(ccf, address) >= 0) {
         snprintf(j->name, sizeof j->name, "code of 0x%08" PRIx32,
                  ccf->key.eip + ccf->insns[insn_at(ccf, address)].guest_ofs);
@@ -263,7 +266,8 @@ static void name_tables(const struct job *j, char *text)
 static const char *exit_name(uint32_t reason)
 {
     static const char *const names[EXIT_REASON_COUNT] = {
-        "RESUME", "DISPATCH", "FAULT", "CHAIN", "LOOKUP", "POLL", "SHADOW", "HALT", "HOST", "UNSUPPORTED", "STOP",
+        "RESUME", "DISPATCH", "FAULT", "CHAIN",       "LOOKUP", "POLL",
+        "SHADOW", "HALT",     "HOST",  "UNSUPPORTED", "STOP",
     };
 
     return reason < EXIT_REASON_COUNT ? names[reason] : "?";
@@ -304,10 +308,10 @@ static void name_operands(struct job *j, const uint8_t *p, size_t len, char *tex
 /* The left side: lines of one guest instruction, one after the other. */
 struct left {
     const struct job *j;
-    int insn;             /* -1: empty                       */
+    int insn;              /* -1: empty                       */
     unsigned byte, nbytes; /* bytes printed, of these         */
     unsigned line;
-    const char *title;    /* instead of an instruction       */
+    const char *title; /* instead of an instruction       */
     char text[LISTING_TEXT_BYTES];
 };
 
@@ -353,7 +357,9 @@ static int left_width(const struct job *j)
 /* The next line of the left side; empty when there is none. */
 static void left_line(struct left *left, char *out, size_t size)
 {
-    static const char *const how[] = { [BT_IDENT] = "IDENT", [BT_LOWERED] = "lowered", [BT_CALLOUT] = "callout" };
+    static const char *const how[] = {
+        [BT_IDENT] = "IDENT", [BT_LOWERED] = "lowered", [BT_CALLOUT] = "callout"
+    };
     const struct ccf *ccf = left->j->ccf;
     char bytes[2 * BYTES_PER_LINE + 1] = "";
 

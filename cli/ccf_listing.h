@@ -17,9 +17,9 @@ struct ccf_listing;
 /** What to show of a CCF. Guest and host code together stand side by side. */
 struct ccf_view {
     bool guest, host;
-    bool entries;   /* the code before the first instruction, and islands              */
-    bool cold;      /* slow paths and the ways out                                      */
-    bool offsets;   /* of host code: +0x000 from the start of its part                  */
+    bool entries; /* the code before the first instruction, and islands              */
+    bool cold;    /* slow paths and the ways out                                      */
+    bool offsets; /* of host code: +0x000 from the start of its part                  */
 };
 
 /** Gets one line without its newline. */

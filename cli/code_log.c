@@ -77,7 +77,8 @@ static void list(struct code_log *l, struct vcpu *cpu, const struct ccf *ccf)
     struct ccf_view view = { .guest = in, .host = out, .entries = true, .cold = true, .offsets = true };
     char mode[96], text[CCF_LINE_BYTES];
 
-    snprintf(text, sizeof text, "TU EIP 0x%08" PRIx32 " PA 0x%" PRIx64 ", %s: %u instructions, %u bytes -> %u, cold %u",
+    snprintf(text, sizeof text,
+             "TU EIP 0x%08" PRIx32 " PA 0x%" PRIx64 ", %s: %u instructions, %u bytes -> %u, cold %u",
              ccf->key.eip, ccf->key.pa, ccf_mode_text(ccf->key.mode, mode, sizeof mode), ccf->ninsns,
              ccf->guest_len, ccf->hot_len, ccf->cold_len);
     put_line(NULL, text);

@@ -36,7 +36,6 @@ struct mapper {
     uint64_t ram_bytes;
     Elf32_Phdr *segments;
     unsigned count;
-    bool is_full;
 };
 
 static void add_run(struct mapper *m, uint32_t va, uint64_t pa, uint32_t bytes, uint32_t flags)
@@ -53,12 +52,14 @@ static void add_run(struct mapper *m, uint32_t va, uint64_t pa, uint32_t bytes, 
         last->p_memsz = last->p_filesz;
         return;
     }
-    if (m->count == SEGMENTS_MAX) {
-        m->is_full = true;
+    if (m->count == SEGMENTS_MAX)
         return;
-    }
-    m->segments[m->count++] = (Elf32_Phdr){ .p_type = PT_LOAD, .p_vaddr = va, .p_paddr = (uint32_t)pa,
-                                            .p_filesz = bytes, .p_memsz = bytes, .p_flags = flags,
+    m->segments[m->count++] = (Elf32_Phdr){ .p_type = PT_LOAD,
+                                            .p_vaddr = va,
+                                            .p_paddr = (uint32_t)pa,
+                                            .p_filesz = bytes,
+                                            .p_memsz = bytes,
+                                            .p_flags = flags,
                                             .p_align = GUEST_PAGE_SIZE };
 }
 
@@ -153,13 +154,15 @@ static void make_notes(struct notes *n, const struct vcpu *cpu, const char *why)
 {
     const uint32_t *r = cpu->gpr;
     const struct segment *s = cpu->segs;
+    /* clang-format off */
     struct prstatus p = {
         .signo = CORE_SIGSEGV, .cursig = CORE_SIGSEGV, .pid = 1,
-        .ebx = r[EBX], .ecx = r[ECX], .edx = r[EDX], .esi = r[ESI], .edi = r[EDI], .ebp = r[EBP],
-        .eax = r[EAX], .orig_eax = UINT32_MAX, .esp = r[ESP], .eip = cpu->eip, .eflags = vcpu_eflags_get(cpu),
-        .ds = s[SEG_DS].sel, .es = s[SEG_ES].sel, .fs = s[SEG_FS].sel, .gs = s[SEG_GS].sel,
-        .cs = s[SEG_CS].sel, .ss = s[SEG_SS].sel, .fpvalid = 1,
+        .eax = r[EAX], .ebx = r[EBX], .ecx = r[ECX], .edx = r[EDX], .esi = r[ESI], .edi = r[EDI], .ebp = r[EBP],
+        .esp = r[ESP], .eip = cpu->eip, .eflags = vcpu_eflags_get(cpu), .orig_eax = UINT32_MAX,
+        .cs = s[SEG_CS].sel, .ss = s[SEG_SS].sel, .ds = s[SEG_DS].sel, .es = s[SEG_ES].sel,
+        .fs = s[SEG_FS].sel, .gs = s[SEG_GS].sel, .fpvalid = 1,
     };
+    /* clang-format on */
     uint8_t fx[sizeof cpu->fpu];
 
     memcpy(fx, cpu->fpu, sizeof fx);
@@ -192,11 +195,18 @@ static int write_file(int fd, struct mapper *m, const struct notes *notes)
 {
     uint32_t headers = (uint32_t)(sizeof(Elf32_Ehdr) + (m->count + 1) * sizeof(Elf32_Phdr));
     uint32_t ram_at = (headers + (uint32_t)notes->used + GUEST_PAGE_MASK) & ~GUEST_PAGE_MASK;
-    Elf32_Phdr note = { .p_type = PT_NOTE, .p_offset = headers, .p_filesz = (uint32_t)notes->used, .p_align = 4 };
+    Elf32_Phdr note = {
+        .p_type = PT_NOTE, .p_offset = headers, .p_filesz = (uint32_t)notes->used, .p_align = 4
+    };
     Elf32_Ehdr e = {
         .e_ident = { ELFMAG0, ELFMAG1, ELFMAG2, ELFMAG3, ELFCLASS32, ELFDATA2LSB, EV_CURRENT },
-        .e_type = ET_CORE, .e_machine = EM_386, .e_version = EV_CURRENT, .e_phoff = sizeof e,
-        .e_ehsize = sizeof e, .e_phentsize = sizeof note, .e_phnum = (uint16_t)(m->count + 1),
+        .e_type = ET_CORE,
+        .e_machine = EM_386,
+        .e_version = EV_CURRENT,
+        .e_phoff = sizeof e,
+        .e_ehsize = sizeof e,
+        .e_phentsize = sizeof note,
+        .e_phnum = (uint16_t)(m->count + 1),
     };
     int rc;
 
@@ -209,7 +219,8 @@ static int write_file(int fd, struct mapper *m, const struct notes *notes)
     return hosted_ram_save(fd, ram_at);
 }
 
-int core_write(const char *path, const struct vcpu *cpu, const uint8_t *ram, uint64_t ram_bytes, const char *why)
+int core_write(const char *path, const struct vcpu *cpu, const uint8_t *ram, uint64_t ram_bytes,
+               const char *why)
 {
     struct mapper m = { .cpu = cpu, .ram = ram, .ram_bytes = ram_bytes };
     struct notes notes = { .used = 0 };

@@ -11,6 +11,7 @@
  * @param why  A text that goes into a note, such as the report of a triple fault.
  * @return 0 or -errno; the file is not left half written.
  */
-int core_write(const char *path, const struct vcpu *cpu, const uint8_t *ram, uint64_t ram_bytes, const char *why);
+int core_write(const char *path, const struct vcpu *cpu, const uint8_t *ram, uint64_t ram_bytes,
+               const char *why);
 
 #endif

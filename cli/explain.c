@@ -118,8 +118,8 @@ static bool add_code(struct explain_options *o, const char *text)
 }
 
 /* A value that must be one of two words; *second says which. */
-static bool one_of(struct explain_options *o, const char *option, const char *value, const char *a, const char *b,
-                   bool *second)
+static bool one_of(struct explain_options *o, const char *option, const char *value, const char *a,
+                   const char *b, bool *second)
 {
     *second = !strcmp(value, b);
     return *second || !strcmp(value, a) || fail(o, "%s '%.80s': use %s or %s", option, value, a, b);
@@ -155,7 +155,8 @@ static bool parse_value(struct explain_options *o, const char *option, const cha
     }
     if (!strcmp(option, "--cpu")) {
         o->cpu = value;
-        return cpu_model_find(value) || fail(o, "--cpu '%.80s' is not a known model: ringdown -cpu help", value);
+        return cpu_model_find(value) ||
+               fail(o, "--cpu '%.80s' is not a known model: ringdown -cpu help", value);
     }
     if (!strcmp(option, "--insns")) {
         char *end;
@@ -183,7 +184,8 @@ static bool check(struct explain_options *o, bool has_eip)
 
 bool explain_parse(struct explain_options *o, int argc, const char *const *argv)
 {
-    static const char *const with_value[] = { "--mode", "--cpl", "--eip", "--cpu", "--insns", "--mem", "--host" };
+    static const char *const with_value[] = { "--mode",  "--cpl", "--eip", "--cpu",
+                                              "--insns", "--mem", "--host" };
     bool has_eip = false;
 
     memset(o, 0, sizeof *o);
@@ -226,7 +228,9 @@ static struct vm *make_vm(const struct explain_options *o, uint8_t *ram)
         .ram = ram,
         .ram_bytes = EXPLAIN_RAM,
         .model = o->cpu ? cpu_model_find(o->cpu) : &cpu_models[0],
-        .bt = { .tc_bytes = 1u << 20, .chain = true, .mem = o->window ? MEM_WINDOW : MEM_CHECKED,
+        .bt = { .tc_bytes = 1u << 20,
+                .chain = true,
+                .mem = o->window ? MEM_WINDOW : MEM_CHECKED,
                 .max_insns = CCF_MAX_INSNS },
         .machine = { .ram_bytes = EXPLAIN_RAM, .clock = { .now_ns = host_now_ns } },
     };
@@ -400,8 +404,10 @@ static void print_legend(const struct output *out)
 {
     static const char *const lines[] = {
         "eax edx ebx ebp esi edi and the flags live in the host's registers of these names, ecx in r13d,",
-        "esp in r12d. vcpu: where r15 points, the rest of the processor. loads[], stores[]: host address of a",
-        "guest page minus its own, 0 when the slow way must be taken. -> EIP: the translation of that address.",
+        "esp in r12d. vcpu: where r15 points, the rest of the processor. loads[], stores[]: host address of "
+        "a",
+        "guest page minus its own, 0 when the slow way must be taken. -> EIP: the translation of that "
+        "address.",
     };
 
     for (size_t i = 0; i < ARRAY_LEN(lines); i++)

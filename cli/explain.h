@@ -11,12 +11,12 @@
 struct explain_options {
     uint8_t code[EXPLAIN_BYTES_MAX];
     size_t code_bytes;
-    unsigned mode, cpl;       /* 16 or 32; 0 or 3                             */
+    unsigned mode, cpl; /* 16 or 32; 0 or 3                             */
     uint32_t eip;
-    unsigned insns;           /* no more than these; 0: all                   */
+    unsigned insns; /* no more than these; 0: all                   */
     bool cold, baseline, window, help;
-    const char *cpu;          /* model name; NULL: the default                */
-    char error[256];          /* after failure: one line, no newline          */
+    const char *cpu; /* model name; NULL: the default                */
+    char error[256]; /* after failure: one line, no newline          */
 };
 
 /** argv[0] is "explain". false: o->error says what is wrong. */

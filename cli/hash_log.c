@@ -22,7 +22,6 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
-#include "mmu/mmu.h"
 #include "platform/platform.h"
 
 struct hash_log {
@@ -46,7 +45,8 @@ struct state {
     uint8_t pad[2];         /* zero                                    */
     uint8_t mxcsr[4], x87[128], xmm[128];
 };
-_Static_assert(sizeof(struct state) == 4 * 10 + 16 * 8 + 16 + 4 * 17 + 8 + 4 + 256, "no padding in what is hashed");
+_Static_assert(sizeof(struct state) == 4 * 10 + 16 * 8 + 16 + 4 * 17 + 8 + 4 + 256,
+               "no padding in what is hashed");
 
 /* Offsets in an FXSAVE image: SDM vol. 2, "FXSAVE". */
 enum { FX_MXCSR = 24, FX_X87 = 32, FX_XMM = 160 };
@@ -113,29 +113,64 @@ static void take_state(const struct vcpu *cpu, struct state *s)
     memcpy(s->xmm, cpu->fpu + FX_XMM, sizeof s->xmm);
 }
 
-/* Bytes at EIP as far as RAM has them. A walk would set A bits: the log must change nothing, so the
- * page is looked up as the fetch just to come will find it, in a copy of the fault state. */
-static void print_code(FILE *f, struct vcpu *cpu)
-{
-    struct fault saved = cpu->fault;
-    uint32_t linear = cpu->segs[SEG_CS].base + cpu->eip;
-    uint8_t byte;
+/* ---- code at EIP: looked up without a trace in page tables or TLB --------------------------------- */
 
-    fputs(" code=", f);
-    for (uint32_t i = 0; i < 15; i++) {
-        if (i && ((linear + i) & GUEST_PAGE_MASK) == 0)
-            break; /* the next page may never be fetched */
-        if (mmu_read_system(cpu, gva(linear + i), &byte, 1) != X86_OK)
-            break;
-        fprintf(f, "%02x", byte);
-    }
-    cpu->fault = saved;
+/* Little-endian value at a physical address; 0 outside of RAM. */
+static uint64_t peek_phys(const struct hash_log *log, uint64_t pa, unsigned size)
+{
+    uint64_t value = 0;
+
+    if (pa <= log->ram_bytes - size)
+        memcpy(&value, log->ram + pa, size);
+    return value;
 }
 
-static void print_regs(FILE *f, struct vcpu *cpu, const struct state *s)
+/* Where a linear address lies; false when it is not mapped. */
+static bool peek_walk(const struct hash_log *log, const struct vcpu *cpu, uint32_t va, uint64_t *pa)
+{
+    bool is_pae = cpu->cr4 & CR4_PAE;
+    unsigned size = is_pae ? 8 : 4, index_bits = is_pae ? 9 : 10;
+    uint64_t frame = 0x000ffffffffff000ull, table = cpu->cr3 & ~GUEST_PAGE_MASK;
+
+    *pa = va;
+    if (!(cpu->cr0 & CR0_PG))
+        return true;
+    if (is_pae) {
+        if (!(cpu->pdpte[va >> 30] & PTE_P))
+            return false;
+        table = cpu->pdpte[va >> 30] & frame;
+    }
+    unsigned large_shift = GUEST_PAGE_SHIFT + index_bits;
+    uint32_t index_mask = (1u << index_bits) - 1;
+    uint64_t entry = peek_phys(log, table + (va >> large_shift & index_mask) * size, size);
+
+    if (!(entry & PTE_P))
+        return false;
+    if (entry & PTE_PS && (is_pae || cpu->cr4 & CR4_PSE)) {
+        uint32_t mask = (1u << large_shift) - 1;
+        *pa = (entry & frame & ~(uint64_t)mask) | (va & mask);
+        return true;
+    }
+    entry = peek_phys(log, (entry & frame) + (va >> GUEST_PAGE_SHIFT & index_mask) * size, size);
+    *pa = (entry & frame) | (va & GUEST_PAGE_MASK);
+    return entry & PTE_P;
+}
+
+static void print_code(const struct hash_log *log, const struct vcpu *cpu)
+{
+    uint32_t linear = cpu->segs[SEG_CS].base + cpu->eip;
+    uint64_t pa;
+
+    fputs(" code=", log->file);
+    for (uint32_t i = 0; i < 15 && peek_walk(log, cpu, linear + i, &pa) && pa < log->ram_bytes; i++)
+        fprintf(log->file, "%02x", log->ram[pa]);
+}
+
+static void print_regs(const struct hash_log *log, const struct vcpu *cpu, const struct state *s)
 {
     static const char *const gprs[] = { "eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi" };
     static const char *const segs[] = { "es", "cs", "ss", "ds", "fs", "gs" };
+    FILE *f = log->file;
 
     for (unsigned i = 0; i < 8; i++)
         fprintf(f, " %s=%08" PRIx32, gprs[i], s->gpr[i]);
@@ -145,8 +180,9 @@ static void print_regs(FILE *f, struct vcpu *cpu, const struct state *s)
                 s->segs[i].base, s->segs[i].limit, s->segs[i].attr);
     fprintf(f, " cr0=%08" PRIx32 " cr2=%08" PRIx32 " cr3=%08" PRIx32 " cr4=%08" PRIx32, s->cr[0], s->cr[2],
             s->cr[3], s->cr[4]);
-    fprintf(f, " fpu=%016" PRIx64, (uint64_t)XXH64(s->x87_control, sizeof *s - offsetof(struct state, x87_control), 0));
-    print_code(f, cpu);
+    fprintf(f, " fpu=%016" PRIx64,
+            (uint64_t)XXH64(s->x87_control, sizeof *s - offsetof(struct state, x87_control), 0));
+    print_code(log, cpu);
 }
 
 bool hash_log_checkpoint(void *ctx, struct vcpu *cpu, uint64_t insns)
@@ -164,7 +200,7 @@ bool hash_log_checkpoint(void *ctx, struct vcpu *cpu, uint64_t insns)
     if (log->options.mem)
         fprintf(log->file, " mem=%016" PRIx64, (uint64_t)XXH64(log->ram, log->ram_bytes, 0));
     if (log->options.regs)
-        print_regs(log->file, cpu, &state);
+        print_regs(log, cpu, &state);
     fputc('\n', log->file);
     return insns < log->options.to;
 }

@@ -65,8 +65,12 @@ static void ident_instructions_are_the_same_on_both_sides(void **state)
     static const struct {
         const char *hex, *text;
     } rows[] = {
-        { "0d00000080", "or eax, 0x80000000" }, { "01d8", "add eax, ebx" },        { "0fc8", "bswap eax" },
-        { "66b83412", "mov ax, 0x1234" },       { "660fefc0", "pxor xmm0, xmm0" }, { "d9c0", "fld st(0)" },
+        { "0d00000080", "or eax, 0x80000000" },
+        { "01d8", "add eax, ebx" },
+        { "0fc8", "bswap eax" },
+        { "66b83412", "mov ax, 0x1234" },
+        { "660fefc0", "pxor xmm0, xmm0" },
+        { "d9c0", "fld st(0)" },
         { "0fa2", NULL },
     };
 
@@ -92,11 +96,16 @@ static void callouts_appear_by_name(void **state)
     static const struct {
         const char *args, *name;
     } rows[] = {
-        { "9d", "call callout_popf" },        { "9c", "call callout_pushf" },
-        { "0f20c0", "call callout_mov_from_cr" }, { "0f22c0", "call callout_mov_to_cr" },
-        { "0f01e0", "call callout_smsw" },    { "cd80 --cpl 3", "call callout_int_n" },
-        { "f3a5", "call callout_movs" },      { "0f0b", "call callout_raise_ud" },
-        { "fa --cpl 3", "call callout_cli" }, { "e460 --mode 16", "call callout_in" },
+        { "9d", "call callout_popf" },
+        { "9c", "call callout_pushf" },
+        { "0f20c0", "call callout_mov_from_cr" },
+        { "0f22c0", "call callout_mov_to_cr" },
+        { "0f01e0", "call callout_smsw" },
+        { "cd80 --cpl 3", "call callout_int_n" },
+        { "f3a5", "call callout_movs" },
+        { "0f0b", "call callout_raise_ud" },
+        { "fa --cpl 3", "call callout_cli" },
+        { "e460 --mode 16", "call callout_in" },
     };
 
     (void)state;
@@ -170,9 +179,21 @@ static void code_goes_on_in_another_unit_after_a_transfer(void **state)
 static void bad_input_is_refused_in_a_line(void **state)
 {
     static const char *const bad[] = {
-        "",            "zz",           "8b4",         "90 --mode 12",         "90 --cpl 1", "90 --eip xyz",
-        "90 --eip",    "90 --nonsense", "90 --cpu 8086", "/nonexistent/file", "9090 --eip ffffffff",
-        "9090 --mode 16 --eip ffff",   "90 --host none", "90 --mem none",     "/",
+        "",
+        "zz",
+        "8b4",
+        "90 --mode 12",
+        "90 --cpl 1",
+        "90 --eip xyz",
+        "90 --eip",
+        "90 --nonsense",
+        "90 --cpu 8086",
+        "/nonexistent/file",
+        "9090 --eip ffffffff",
+        "9090 --mode 16 --eip ffff",
+        "90 --host none",
+        "90 --mem none",
+        "/",
     };
 
     (void)state;

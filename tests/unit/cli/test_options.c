@@ -100,6 +100,23 @@ static void accel_properties_are_read(void **state)
     assert_int_equal(o.mem, ACCEL_MEM_CHECKED);
 }
 
+static void what_shows_the_inside_is_read(void **state)
+{
+    (void)state;
+    good("-kernel k");
+    assert_false(o.perf_map || o.hash_regs || o.hash_mem);
+    assert_null(o.core_file);
+    assert_null(o.hash_file);
+    good("-kernel k -accel bt,perf-map=on,core=/tmp/c,clock=insn,hash-log=/tmp/h,hash-every=7,hash-from=0x10,"
+         "hash-to=99,hash-regs=on,hash-mem=on");
+    assert_true(o.perf_map && o.hash_regs && o.hash_mem);
+    assert_string_equal(o.core_file, "/tmp/c");
+    assert_string_equal(o.hash_file, "/tmp/h");
+    assert_int_equal(o.hash_every, 7);
+    assert_int_equal(o.hash_from, 16);
+    assert_int_equal(o.hash_to, 99);
+}
+
 static void serial_ports_are_read_in_order(void **state)
 {
     (void)state;
@@ -238,6 +255,12 @@ static void errors_name_the_offender_and_what_would_do(void **state)
         { "-kernel k -accel bt,tu-insns=0", "'0'", "1 to 64" },
         { "-kernel k -accel bt,tu-insns=65", "'65'", "1 to 64" },
         { "-kernel k -accel bt,clock=moon", "'moon'", "host or insn" },
+        { "-kernel k -accel bt,hash-log=f", "hash-log", "clock=insn" },
+        { "-kernel k -accel bt,hash-every=0", "'0'", "number of instructions" },
+        { "-kernel k -accel bt,hash-to=1e9", "'1e9'", "number of instructions" },
+        { "-kernel k -accel bt,hash-mem=all", "'all'", "on or off" },
+        { "-kernel k -accel bt,hash-nosuch=1", "'hash-nosuch'", "hash-log" },
+        { "-kernel k -accel bt,perf-map=2", "'2'", "on or off" },
         { "-kernel k -accel bt,coherency=patch", "'patch'", "trace" },
         { "-kernel k -accel bt,nosuch=1", "'nosuch'", "tc-size" },
         { "-kernel k -machine q35", "'q35'", "pc" },
@@ -297,6 +320,7 @@ int main(void)
         cmocka_unit_test(defaults_are_those_of_the_help),
         cmocka_unit_test(sizes_have_units),
         cmocka_unit_test(accel_properties_are_read),
+        cmocka_unit_test(what_shows_the_inside_is_read),
         cmocka_unit_test(serial_ports_are_read_in_order),
         cmocka_unit_test(nographic_gives_the_escape),
         cmocka_unit_test(one_and_two_dashes_are_the_same),
