@@ -24,6 +24,7 @@
 #define SITE_HOT  3u
 #define MISS_FREE 24u
 #define MISS_PER_SAMPLE 32u
+#define MISS_IN_VAIN 4u /* a miss that could not be filled counts for so many */
 
 static struct site *site_of(struct bt *bt, uint64_t pa)
 {
@@ -134,12 +135,16 @@ void bt_sample(struct vcpu *cpu)
 
 /* ---- and back ---------------------------------------------------------------------------------- */
 
-static void count_miss(struct bt *bt, struct ccf *ccf, unsigned weight)
+/* mem=window puts up with misses, but not with accesses that no window can serve. */
+static void count_miss(struct bt *bt, struct ccf *ccf, bool is_filled)
 {
     struct vcpu *cpu = bt->cpu;
 
-    ccf->misses += weight;
-    if (!ccf->live || bt->opt.mem == MEM_WINDOW || ccf->misses <= MISS_FREE + MISS_PER_SAMPLE * ccf->heat)
+    if (!is_filled)
+        ccf->misses += MISS_IN_VAIN;
+    else if (bt->opt.mem == MEM_ADAPTIVE)
+        ccf->misses++;
+    if (!ccf->live || ccf->misses <= MISS_FREE + MISS_PER_SAMPLE * ccf->heat)
         return;
     site_learn(bt, ccf->key.pa, SITE_CHECKED);
     STAT_INC(cpu, form_to_checked);
@@ -165,6 +170,6 @@ const uint8_t *form_window_miss(struct bt *bt)
     cpu->eip = ccf->key.eip + insn->guest_ofs;
     bool is_inside = cpu->host_addr - mmu_window_base(cpu, view) <= UINT32_MAX;
     bool is_filled = is_inside && mmu_window_fill(cpu, view, va, cpu->host_is_write);
-    count_miss(bt, ccf, is_filled ? 1 : 4);
+    count_miss(bt, ccf, is_filled);
     return is_filled ? ccf->hot + insn->hot_ofs : ccf->cold + insn->cold_ofs;
 }

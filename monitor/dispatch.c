@@ -58,8 +58,9 @@ static void arm_insn(struct vm *vm, uint64_t deadline)
 
 static void checkpoint(struct vm *vm)
 {
+    if (!vm->config.clock_insn || !vm->config.checkpoint_every)
+        return;
     uint64_t insns = vm->insns + insns_run(vm);
-
     if (insns < vm->checkpoint_next)
         return;
     while (vm->checkpoint_next <= insns)
