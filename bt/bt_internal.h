@@ -78,7 +78,8 @@ struct site {
 /* How often the sampling timer found user code of an address space running. */
 struct space {
     uint32_t cr3;
-    uint32_t samples;
+    uint32_t samples; /* since it was met, or since its window was opened or given up   */
+    uint32_t needed;  /* samples before it gets a window                                */
 };
 #define BT_SPACES 16u
 

@@ -63,6 +63,7 @@ uint64_t bt_mem_slow(struct vcpu *cpu, uint32_t address, uint32_t desc)
     unsigned access = desc & MD_WRITE ? ACC_WRITE : ACC_READ;
     gva_t va = gva(address);
     hva_t hva;
+    uint64_t before = tcache_generation(cpu->tc);
     enum x86_rc rc;
 
     STAT_INC(cpu, mem_slow);
@@ -72,16 +73,19 @@ uint64_t bt_mem_slow(struct vcpu *cpu, uint32_t address, uint32_t desc)
             return leave(cpu, EXIT_FAULT);
     }
     rc = mmu_probe(cpu, va, size, access | user, &hva);
+    if (rc == X86_OK && tcache_generation(cpu->tc) != before) {
+        /* the walk set an A or D bit in a page of code: start again, before a device is touched */
+        cpu->icount_left++; /* clock=insn: it is one instruction all the same */
+        return leave(cpu, EXIT_DISPATCH);
+    }
     if (rc == X86_OK && !hva.p) {
         rc = bounce(cpu, va, desc, size, user);
         hva.p = bounce_at(cpu, va);
     }
     if (rc != X86_OK)
         return leave(cpu, EXIT_FAULT);
-    if (is_stale(cpu->bt)) { /* the walk set an A or D bit in a page of code: start again */
-        cpu->icount_left++;  /* clock=insn: it is one instruction all the same */
-        return leave(cpu, EXIT_DISPATCH);
-    }
+    if (tcache_generation(cpu->tc) != before)
+        cpu->run = 0; /* a device changed code when it was read, and must not be read again */
     return (uint64_t)(uintptr_t)hva.p - address;
 }
 

@@ -10,6 +10,9 @@
  *              code is keyed apart, by MODE_WINDOW)---------------------------> window
  *   checked --(kernel: one CCF is sampled SITE_HOT times; the kernel has one
  *              window for loads, and each CCF its own form)-------------------> window
+ *   window  --(an address space makes more host calls than CALLS_PER_SAMPLE for each sample:
+ *              its window is given up, and it needs SPACE_PATIENCE times as many samples for
+ *              the next)-------------------------------------------------------> checked
  *   window  --(a CCF misses more often than its share of the run time can pay
  *              for: MISS_FREE, and MISS_PER_SAMPLE for each sample)-----------> checked
  *
@@ -21,6 +24,10 @@
 #include "mmu/window.h"
 
 #define SPACE_HOT 4u
+#define SPACE_PATIENCE 8u
+#define SPACE_NEEDED_MAX 4096u
+#define CALLS_FREE 64u
+#define CALLS_PER_SAMPLE 24u
 #define SITE_HOT  3u
 #define MISS_FREE 24u
 #define MISS_PER_SAMPLE 32u
@@ -56,6 +63,37 @@ bool form_use_window(struct bt *bt, const struct ccf_key *key)
     return form == SITE_WINDOW && mmu_window_base(bt->cpu, VIEW_SUPERVISOR);
 }
 
+/* The record of the present address space. */
+static struct space *space_of(struct bt *bt)
+{
+    struct space *s;
+
+    for (unsigned i = 0; i < BT_SPACES; i++)
+        if (bt->space[i].cr3 == bt->cpu->cr3 && bt->space[i].needed)
+            return &bt->space[i];
+    s = &bt->space[bt->next_space++ % BT_SPACES];
+    *s = (struct space){ .cr3 = bt->cpu->cr3, .needed = SPACE_HOT };
+    return s;
+}
+
+/* A program that forks, maps and unmaps makes its window cost more than it gives. */
+static void review_window(struct bt *bt)
+{
+    struct vcpu *cpu = bt->cpu;
+    uint32_t cost = mmu_window_cost(cpu);
+
+    if (bt->opt.mem != MEM_ADAPTIVE || cost <= CALLS_FREE)
+        return;
+    struct space *s = space_of(bt);
+    if (cost <= CALLS_FREE + CALLS_PER_SAMPLE * s->samples)
+        return;
+    LOG(cpu->log, shadow, "window of CR3 0x%08x given up: %u host calls in %u samples\n", cpu->cr3, cost, s->samples);
+    mmu_window_close(cpu);
+    s->samples = 0;
+    s->needed = min_u32(s->needed * SPACE_PATIENCE, SPACE_NEEDED_MAX);
+    STAT_INC(cpu, form_to_checked);
+}
+
 void form_sync(struct bt *bt)
 {
     struct vcpu *cpu = bt->cpu;
@@ -66,6 +104,8 @@ void form_sync(struct bt *bt)
         return;
     if (bt->opt.mem == MEM_WINDOW)
         mmu_window_open(cpu, view);
+    if (view == VIEW_USER)
+        review_window(bt);
     uint64_t base = mmu_window_base(cpu, view);
     if (!base)
         return;
@@ -85,18 +125,9 @@ void form_sync(struct bt *bt)
 static void sample_space(struct bt *bt)
 {
     struct vcpu *cpu = bt->cpu;
-    struct space *s = NULL;
+    struct space *s = space_of(bt);
 
-    if (mmu_window_base(cpu, VIEW_USER))
-        return;
-    for (unsigned i = 0; i < BT_SPACES; i++)
-        if (bt->space[i].cr3 == cpu->cr3)
-            s = &bt->space[i];
-    if (!s) {
-        s = &bt->space[bt->next_space++ % BT_SPACES];
-        *s = (struct space){ .cr3 = cpu->cr3 };
-    }
-    if (++s->samples < SPACE_HOT)
+    if (++s->samples < s->needed || mmu_window_base(cpu, VIEW_USER))
         return;
     s->samples = 0;
     if (mmu_window_open(cpu, VIEW_USER)) {

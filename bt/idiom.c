@@ -356,6 +356,14 @@ static bool same_page(const struct xlate *x, uint32_t target)
     return !x->straddles && target - x->page_eip < GUEST_PAGE_SIZE;
 }
 
+/* May the exit be chained? The kernel's pages are mapped alike in all address spaces (the
+ * dispatcher makes sure of it), a program's are not. */
+static bool can_link(const struct xlate *x, uint32_t target)
+{
+    return !by_dispatcher(x) && x->d->nlinks < CCF_MAX_LINKS &&
+           (same_page(x, target) || (!x->straddles && (x->mode & MODE_CPL0)));
+}
+
 /* The two ways a direct exit can take besides its chain, in the cold part. */
 static void put_continuations(struct xlate *x, struct ccf_link *link)
 {
@@ -370,7 +378,7 @@ static void put_continuations(struct xlate *x, struct ccf_link *link)
     e_jmp_m64(e, hmem_base(H_VIEW, JT_SLOT(link->target_eip)));
 }
 
-/* `at`: rel32 in the hot part of a branch to `target` in the same page. */
+/* `at`: rel32 in the hot part of a branch to `target`. */
 static void put_link(struct xlate *x, uint8_t *at, uint32_t target)
 {
     struct ccf_link *link = &x->d->links[x->d->nlinks];
@@ -396,7 +404,7 @@ static void put_transfer_by_address(struct emit *e, const struct xlate *x, uint3
 /* A branch in the hot part whose other end is a transfer in the cold part. */
 static void put_far_end(struct xlate *x, uint8_t *at, uint32_t target)
 {
-    if (!by_dispatcher(x) && same_page(x, target) && x->d->nlinks < CCF_MAX_LINKS) {
+    if (can_link(x, target)) {
         put_link(x, at, target);
         return;
     }
@@ -407,7 +415,7 @@ static void put_far_end(struct xlate *x, uint8_t *at, uint32_t target)
 
 void idiom_jump(struct xlate *x, uint32_t target)
 {
-    if (!x->is_cold && !by_dispatcher(x) && same_page(x, target) && x->d->nlinks < CCF_MAX_LINKS)
+    if (!x->is_cold && can_link(x, target))
         put_link(x, e_jmp32_fwd(&x->hot), target);
     else
         put_transfer_by_address(x->e, x, target);
@@ -460,7 +468,7 @@ void idiom_call(struct xlate *x, uint32_t target)
         x->ends = true;
         return;
     }
-    if (same_page(x, target) && x->d->nlinks < CCF_MAX_LINKS) {
+    if (can_link(x, target)) {
         put_link(x, e_call32_fwd(&x->hot), target);
     } else {
         e_mov_r32_imm32(x->e, H_EA, target);

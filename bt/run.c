@@ -204,6 +204,8 @@ void bt_fetch_dropped_all(struct vcpu *cpu, enum mmu_view_id view, bool keep_glo
     if (!cpu->bt)
         return;
     tcache_jt_drop_all(cpu->tc, view, keep_global);
+    if (view == VIEW_SUPERVISOR && !keep_global)
+        tcache_unchain_far(cpu->tc, gva(0), 1ull << 32);
     cut_stack(cpu->bt, view);
 }
 
@@ -212,6 +214,8 @@ void bt_fetch_dropped_range(struct vcpu *cpu, enum mmu_view_id view, gva_t va, u
     if (!cpu->bt)
         return;
     tcache_jt_drop_range(cpu->tc, view, va, bytes);
+    if (view == VIEW_SUPERVISOR)
+        tcache_unchain_far(cpu->tc, va, bytes);
     cut_stack(cpu->bt, view);
 }
 
@@ -341,8 +345,12 @@ static void chain(struct bt *bt, uint32_t handle, struct ccf *to, bool is_global
     if (!bt->opt.chain || !link->owner->live || link->target_eip != to->key.eip ||
         link->owner->key.mode != to->key.mode)
         return;
-    if (to->pfn2 == CCF_ONE_PAGE && link->owner->key.pa >> GUEST_PAGE_SHIFT == to->key.pa >> GUEST_PAGE_SHIFT) {
+    bool is_near = link->owner->key.pa >> GUEST_PAGE_SHIFT == to->key.pa >> GUEST_PAGE_SHIFT &&
+                   (link->owner->key.eip ^ to->key.eip) < GUEST_PAGE_SIZE;
+    if (to->pfn2 == CCF_ONE_PAGE && is_near) {
         tcache_chain(bt->cpu->tc, link, to);
+    } else if (to->pfn2 == CCF_ONE_PAGE && is_global && bt->view == VIEW_SUPERVISOR) {
+        tcache_chain_far(bt->cpu->tc, link, to);
     } else {
         tcache_chain_by_table(bt->cpu->tc, link);
         tcache_jt_fill(bt->cpu->tc, bt->view, to, is_global);
@@ -364,6 +372,18 @@ static enum exit_reason enter(struct bt *bt, const uint8_t *code)
         if (!code)
             return reason;
     }
+}
+
+/* User code goes from page to page by the table, which each CR3 load empties: bring the page's
+ * other CCFs back as well. */
+static void fill_jump_table(struct bt *bt, struct ccf *ccf, bool is_global)
+{
+    const struct ccf_key *key = &ccf->key;
+
+    if (bt->view == VIEW_USER)
+        tcache_jt_warm(bt->cpu->tc, VIEW_USER, key->eip >> GUEST_PAGE_SHIFT, key->pa >> GUEST_PAGE_SHIFT, key->mode,
+                       is_global);
+    tcache_jt_fill(bt->cpu->tc, bt->view, ccf, is_global);
 }
 
 enum exit_reason bt_run(struct vcpu *cpu)
@@ -395,7 +415,7 @@ enum exit_reason bt_run(struct vcpu *cpu)
         if (reason == EXIT_LOOKUP) {
             STAT_INC(cpu, jt_miss);
             if (uses_jump_table(ccf))
-                tcache_jt_fill(tc, bt->view, ccf, is_global);
+                fill_jump_table(bt, ccf, is_global);
         }
         if (!cpu->run)
             return EXIT_POLL;

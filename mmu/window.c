@@ -98,6 +98,8 @@ static void unmap(struct mmu *m, struct window *w, uint32_t vpn, uint32_t npages
     for (uint32_t i = 0; i < npages; i++)
         w->page[vpn + i] = 0;
     w->nvmas += 1; /* a hole may split a run */
+    m->cpu->stats.window_vma++;
+    w->cost++;
     STAT_ADD(m->cpu, page_drop, npages);
 }
 
@@ -114,8 +116,8 @@ static void window_clear(struct mmu *m, struct window *w)
     w->nvmas = 0;
     if (w == &ws(m)->w[0])
         ws(m)->nruns = 0;
-    w->low = w->pending_low = VIEW_PAGES;
-    w->high = w->pending_high = 0;
+    w->low = VIEW_PAGES;
+    w->high = w->npending = 0;
 }
 
 static void user_window_end(struct mmu *m, unsigned index)
@@ -129,14 +131,32 @@ static void user_window_end(struct mmu *m, unsigned index)
         s->user = 0;
 }
 
+/* Pages that continue the run noted last need no record of their own. */
 static void note_pending(struct window *w, uint32_t vpn, uint32_t npages)
 {
-    for (uint32_t i = vpn; i < vpn + npages; i++)
-        if (w->page[i] & WP_MAPPED) {
-            w->page[i] |= WP_PENDING;
-            w->pending_low = min_u32(w->pending_low, i);
-            w->pending_high = max_u32(w->pending_high, i + 1);
-        }
+    vpn = max_u32(vpn, w->low);
+    for (uint32_t i = vpn; i < min_u32(vpn + npages, w->high); i++) {
+        if ((w->page[i] & (WP_MAPPED | WP_PENDING)) != WP_MAPPED)
+            continue;
+        w->page[i] |= WP_PENDING;
+        if (i && (w->page[i - 1] & WP_PENDING) && i > w->low)
+            continue;
+        if (w->npending < WINDOW_PENDING)
+            w->pending[w->npending] = i;
+        w->npending = min_u32(w->npending + 1, WINDOW_PENDING + 1);
+    }
+}
+
+/* Unmap the pending run that starts at vpn. -> the page after it */
+static uint32_t unmap_pending(struct mmu *m, struct window *w, uint32_t vpn)
+{
+    uint32_t end = vpn;
+
+    while (end < w->high && (w->page[end] & WP_PENDING))
+        end++;
+    if (end > vpn)
+        unmap(m, w, vpn, end - vpn);
+    return end;
 }
 
 void mmu_window_sync(struct vcpu *cpu)
@@ -144,18 +164,15 @@ void mmu_window_sync(struct vcpu *cpu)
     struct windows *s = ws(cpu->mmu);
     struct window *w = &s->w[s->user];
 
-    if (!s->user || w->pending_low >= w->pending_high)
+    if (!s->user || !w->npending)
         return;
-    for (uint32_t vpn = w->pending_low, end; vpn < w->pending_high; vpn = end) {
-        for (end = vpn; end < w->pending_high && (w->page[end] & WP_PENDING); end++)
-            ;
-        if (end > vpn)
-            unmap(cpu->mmu, w, vpn, end - vpn);
-        else
-            end++;
-    }
-    w->pending_low = VIEW_PAGES;
-    w->pending_high = 0;
+    if (w->npending > WINDOW_PENDING)
+        for (uint32_t vpn = w->low; vpn < w->high; vpn++)
+            vpn = unmap_pending(cpu->mmu, w, vpn);
+    else
+        for (uint32_t i = 0; i < w->npending; i++)
+            unmap_pending(cpu->mmu, w, w->pending[i]);
+    w->npending = 0;
 }
 
 void windows_drop_va(struct mmu *m, uint32_t vpn, uint32_t npages)
@@ -278,8 +295,8 @@ static bool window_make(struct window *w)
         w->base = platform_window_new();
     if (!w->page)
         w->page = platform_reserve(VIEW_PAGES);
-    w->low = w->pending_low = VIEW_PAGES;
-    w->high = w->pending_high = 0;
+    w->low = VIEW_PAGES;
+    w->high = w->npending = 0;
     w->in_use = w->base && w->page;
     return w->in_use;
 }
@@ -332,11 +349,27 @@ bool mmu_window_open(struct vcpu *cpu, enum mmu_view_id view)
     if (!window_make(w))
         return false;
     w->cr3 = cpu->cr3;
+    w->cost = 0;
     for (unsigned k = 0; k < 4; k++)
         w->pdpte[k] = cpu->pdpte[k];
     w->used = ++ws(m)->clock;
     ws(m)->user = i;
     return true;
+}
+
+void mmu_window_close(struct vcpu *cpu)
+{
+    struct mmu *m = cpu->mmu;
+
+    if (ws(m) && ws(m)->user)
+        user_window_end(m, ws(m)->user);
+}
+
+uint32_t mmu_window_cost(struct vcpu *cpu)
+{
+    const struct windows *s = ws(cpu->mmu);
+
+    return s && s->user ? s->w[s->user].cost : 0;
 }
 
 static struct window *current(struct mmu *m, enum mmu_view_id view)
@@ -493,6 +526,7 @@ static bool map_run(struct mmu *m, unsigned index, const struct run *r)
                             r->npages << GUEST_PAGE_SHIFT, r->is_writable) != 0)
         return false;
     w->nvmas += 2;
+    w->cost++;
     m->cpu->stats.window_vma += 2;
     STAT_INC(m->cpu, window_map);
     for (uint32_t i = 0; i < r->npages; i++) {

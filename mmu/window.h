@@ -27,6 +27,10 @@
 bool mmu_window_open(struct vcpu *cpu, enum mmu_view_id view);
 /** Host address of the view's window under the present CR3, 0 without one. */
 uint64_t mmu_window_base(struct vcpu *cpu, enum mmu_view_id view);
+/** Give the present user window up. */
+void mmu_window_close(struct vcpu *cpu);
+/** Host calls made for the present user window since it was opened. */
+uint32_t mmu_window_cost(struct vcpu *cpu);
 /** Carry out what was noted for the present user window. Before every entry to user code. */
 void mmu_window_sync(struct vcpu *cpu);
 /** Make va accessible in the view's window. false: it can't be, or the guest faults: take the

@@ -22,6 +22,8 @@ struct window_run {
 #define WP_WRITABLE 2u
 #define WP_PENDING  4u /* to be unmapped before the next use */
 
+#define WINDOW_PENDING 256u
+
 struct window {
     uint8_t *base;     /* host address of VA 0; NULL: never made                          */
     uint8_t *page;     /* WP_* by VA page                                                 */
@@ -29,8 +31,10 @@ struct window {
     uint32_t cr3;      /* user windows: the address space                                 */
     uint64_t pdpte[4]; /* and under PAE its directory pointers                            */
     uint32_t low, high; /* pages [low, high) hold every mapped one                        */
-    uint32_t pending_low, pending_high;
+    uint32_t npending;  /* runs noted below; above WINDOW_PENDING: somewhere in [low, high) */
+    uint32_t pending[WINDOW_PENDING]; /* first pages of WP_PENDING runs                   */
     uint32_t nvmas;    /* at most so many host mappings                                   */
+    uint32_t cost;     /* host calls since it was opened                                  */
     uint64_t used;     /* when it was last current                                        */
 };
 

@@ -27,6 +27,55 @@ void tcache_chain(struct tcache *tc, struct ccf_link *link, struct ccf *to)
     LOG(tc->cpu->log, chain, "chain EIP 0x%08x -> 0x%08x\n", link->owner->key.eip, to->key.eip);
 }
 
+void tcache_chain_far(struct tcache *tc, struct ccf_link *link, struct ccf *to)
+{
+    if (link->to || link->by_table)
+        return;
+    tcache_chain(tc, link, to);
+    link->is_far = true;
+    tc->nfar++;
+}
+
+/* The link is chained no more: to its continuation. */
+static void detach(struct tcache *tc, struct ccf_link *l)
+{
+    patch(tc, l, l->owner->cold + l->unchained_ofs); /* the code may still be running */
+    l->to = NULL;
+    l->next_in = NULL;
+    tc->nfar -= l->is_far;
+    l->is_far = false;
+}
+
+/* Take a link off its target's list. */
+static void unlink_in(struct ccf_link *l)
+{
+    struct ccf_link **at = &l->to->in;
+
+    while (*at != l)
+        at = &(*at)->next_in;
+    *at = l->next_in;
+}
+
+static void unchain_far_from(struct tcache *tc, struct ccf *ccf, gva_t va, uint64_t bytes)
+{
+    for (unsigned i = 0; i < ccf->nlinks; i++) {
+        struct ccf_link *l = &ccf->links[i];
+        if (l->is_far && (uint64_t)(l->target_eip - va.v) < bytes) {
+            unlink_in(l);
+            detach(tc, l);
+            STAT_INC(tc->cpu, unchain);
+        }
+    }
+}
+
+void tcache_unchain_far(struct tcache *tc, gva_t va, uint64_t bytes)
+{
+    for (unsigned i = 0; i < TC_REGIONS && tc->nfar; i++)
+        for (unsigned k = 0; k < tc->region[i].count; k++)
+            if (tc->region[i].order[k]->live)
+                unchain_far_from(tc, tc->region[i].order[k], va, bytes);
+}
+
 void tcache_chain_by_table(struct tcache *tc, struct ccf_link *link)
 {
     if (link->to)
@@ -40,23 +89,15 @@ void tcache_unchain(struct tcache *tc, struct ccf *ccf)
 {
     for (struct ccf_link *l = ccf->in, *next; l; l = next) {
         next = l->next_in;
-        patch(tc, l, l->owner->cold + l->unchained_ofs);
-        l->to = NULL;
-        l->next_in = NULL;
+        detach(tc, l);
         STAT_INC(tc->cpu, unchain);
     }
     ccf->in = NULL;
-    for (unsigned i = 0; i < ccf->nlinks; i++) {
-        struct ccf_link *l = &ccf->links[i];
-        if (!l->to)
-            continue;
-        struct ccf_link **at = &l->to->in;
-        while (*at != l)
-            at = &(*at)->next_in;
-        *at = l->next_in;
-        patch(tc, l, ccf->cold + l->unchained_ofs); /* the code may still be running */
-        l->to = NULL;
-    }
+    for (unsigned i = 0; i < ccf->nlinks; i++)
+        if (ccf->links[i].to) {
+            unlink_in(&ccf->links[i]);
+            detach(tc, &ccf->links[i]);
+        }
 }
 
 /* ---- jump tables -------------------------------------------------------------------------- */
@@ -83,6 +124,24 @@ void tcache_jt_fill(struct tcache *tc, unsigned view, struct ccf *ccf, bool is_g
     STAT_INC(tc->cpu, jt_fill);
 }
 
+void tcache_jt_warm(struct tcache *tc, unsigned view, uint32_t vpn, uint64_t pfn, uint32_t mode, bool is_global)
+{
+    struct jump_table *jt = &tc->jt[view];
+    struct warm_page *w = &jt->warm[vpn % JT_WARM];
+    const struct code_page *p;
+
+    if (w->pfn == pfn && w->vpn == vpn && w->epoch == jt->epoch + 1)
+        return;
+    *w = (struct warm_page){ .pfn = pfn, .vpn = vpn, .epoch = jt->epoch + 1 };
+    p = tcache_page_find(tc, pfn);
+    if (!p)
+        return;
+    for (struct ccf *c = p->head; c; c = c->page_next[c->key.pa >> GUEST_PAGE_SHIFT == pfn ? 0 : 1])
+        if (c->pfn2 == CCF_ONE_PAGE && c->key.mode == mode && c->key.eip >> GUEST_PAGE_SHIFT == vpn &&
+            c->key.cs_base == 0)
+            tcache_jt_fill(tc, view, c, is_global);
+}
+
 /* Keep the used slots for which `keep` holds; clear and forget the others. */
 static void clear_slot(struct tcache *tc, struct jump_table *jt, uint16_t i)
 {
@@ -103,6 +162,7 @@ void tcache_jt_drop_all(struct tcache *tc, unsigned view, bool keep_global)
             clear_slot(tc, jt, i);
     }
     jt->nused = kept;
+    jt->epoch++;
 }
 
 /* A CCF is reached by its first byte; one that straddles depends on the next page too. */
@@ -120,6 +180,9 @@ void tcache_jt_drop_range(struct tcache *tc, unsigned view, gva_t va, uint32_t b
             jt->used[kept++] = i;
     }
     jt->nused = kept;
+    for (unsigned i = 0; i < JT_WARM; i++)
+        if ((jt->warm[i].vpn << GUEST_PAGE_SHIFT) - first < span)
+            jt->warm[i].epoch = 0;
 }
 
 void tcache_jt_drop_ccf(struct tcache *tc, const struct ccf *ccf)

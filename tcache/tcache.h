@@ -47,6 +47,7 @@ struct ccf_link {
     uint32_t target_eip;
     bool poll;                /* backward: enter the target at its poll point             */
     bool by_table;            /* patched to table_ofs for good                            */
+    bool is_far;              /* chained to another page: good while that is mapped as it is */
     struct ccf *to;           /* chained target or NULL                                   */
     struct ccf_link *next_in; /* the next link into `to`                                  */
     struct ccf *owner;
@@ -144,6 +145,11 @@ void tcache_range(const struct tcache *tc, const uint8_t **lo, const uint8_t **h
 
 /* ---- chaining ------------------------------------------------------------------------- */
 void tcache_chain(struct tcache *tc, struct ccf_link *link, struct ccf *to);
+/** The same between pages. The caller vouches that `to` is fetched through a mapping that all
+ *  address spaces share, and calls tcache_unchain_far when it ends. */
+void tcache_chain_far(struct tcache *tc, struct ccf_link *link, struct ccf *to);
+/** Undo the chains between pages whose target EIP lies in [va, va + bytes) (flat code). */
+void tcache_unchain_far(struct tcache *tc, gva_t va, uint64_t bytes);
 /** Send a link through the jump table from now on (its target may not be chained to). */
 void tcache_chain_by_table(struct tcache *tc, struct ccf_link *link);
 
@@ -158,6 +164,10 @@ uint64_t tcache_generation(const struct tcache *tc);
 
 /* ---- jump tables ------------------------------------------------------------------------ */
 void tcache_jt_fill(struct tcache *tc, unsigned view, struct ccf *ccf, bool is_global);
+/** The page `pfn` was found at VA page `vpn` of the view: fill the jump table with all the CCFs of
+ *  `mode` that start there, unless that was done since the last drop. After a CR3 load most
+ *  programs run on through the pages that they ran through before. */
+void tcache_jt_warm(struct tcache *tc, unsigned view, uint32_t vpn, uint64_t pfn, uint32_t mode, bool is_global);
 void tcache_jt_drop_all(struct tcache *tc, unsigned view, bool keep_global);
 void tcache_jt_drop_range(struct tcache *tc, unsigned view, gva_t va, uint32_t bytes);
 

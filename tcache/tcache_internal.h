@@ -25,6 +25,13 @@ struct region {
     unsigned count;
 };
 
+#define JT_WARM 256u
+/* A page whose CCFs were put into the jump table in the epoch given. */
+struct warm_page {
+    uint64_t pfn;
+    uint32_t vpn, epoch;
+};
+
 /* One view's jump table with what its slots stand for. */
 struct jump_table {
     const uint8_t **slot;  /* [VIEW_JT_ENTRIES] */
@@ -33,6 +40,8 @@ struct jump_table {
     uint16_t *used;        /* indices of slots that were filled since the last clear */
     uint8_t *is_listed;
     unsigned nused;
+    struct warm_page warm[JT_WARM];
+    uint32_t epoch;        /* moves when slots are dropped */
 };
 
 struct tcache {
@@ -55,6 +64,7 @@ struct tcache {
     uint32_t npages;
 
     struct jump_table jt[2];
+    uint32_t nfar;         /* chains between pages */
     uint64_t generation;
     uint64_t starts[TC_STARTS / 64]; /* bit PA mod TC_STARTS: a CCF was made there, some time */
     size_t footprint;   /* bytes of this reservation */
