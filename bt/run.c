@@ -11,6 +11,8 @@
 #include "base/string.h"
 #include "bt/bt_internal.h"
 #include "bt/verify.h"
+#include "mmu/window.h"
+#include "mmu/window.h"
 
 _Static_assert(VIEW_JT_OFS == 0x2000000u, "world.S: BT_JT_OFS");
 _Static_assert(EXIT_FAULT == 2 && EXIT_CHAIN == 3 && EXIT_LOOKUP == 4 && EXIT_HOST == 8, "world.S");
@@ -363,6 +365,8 @@ static enum exit_reason enter(struct bt *bt, const uint8_t *code)
     struct vcpu *cpu = bt->cpu;
 
     for (;;) {
+        if (bt->view == VIEW_USER) /* a page of code just translated is writable no more */
+            mmu_window_sync(cpu);
         enum exit_reason reason = bt->stubs->enter(cpu, code);
         cpu->stats.exit[reason]++;
         STAT_INC(cpu, exit_total);
@@ -399,6 +403,8 @@ enum exit_reason bt_run(struct vcpu *cpu)
         return EXIT_FAULT;
     for (;;) {
         sync_generation(bt);
+        if (bt->key_mode & MODE_WINDOW) /* a page may just have become code: stores to it must be seen */
+            mmu_window_sync(cpu);
         LOG(cpu->log, exec, "exec EIP 0x%08x mode 0x%05x esp 0x%08x\n", cpu->eip, cpu->mode, cpu->gpr[ESP]);
         enum exit_reason reason = enter(bt, ccf->hot + ccf->body_ofs);
         if (reason != EXIT_CHAIN && reason != EXIT_LOOKUP)
