@@ -162,10 +162,10 @@ static uint32_t unmap_pending(struct mmu *m, struct window *w, uint32_t vpn)
 void mmu_window_sync(struct vcpu *cpu)
 {
     struct windows *s = ws(cpu->mmu);
-    struct window *w = &s->w[s->user];
 
-    if (!s->user || !w->npending)
+    if (!s || !s->user || !s->w[s->user].npending)
         return;
+    struct window *w = &s->w[s->user];
     if (w->npending > WINDOW_PENDING)
         for (uint32_t vpn = w->low; vpn < w->high; vpn++)
             vpn = unmap_pending(cpu->mmu, w, vpn);
