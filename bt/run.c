@@ -403,8 +403,6 @@ enum exit_reason bt_run(struct vcpu *cpu)
         return EXIT_FAULT;
     for (;;) {
         sync_generation(bt);
-        if (bt->key_mode & MODE_WINDOW) /* a page may just have become code: stores to it must be seen */
-            mmu_window_sync(cpu);
         LOG(cpu->log, exec, "exec EIP 0x%08x mode 0x%05x esp 0x%08x\n", cpu->eip, cpu->mode, cpu->gpr[ESP]);
         enum exit_reason reason = enter(bt, ccf->hot + ccf->body_ofs);
         if (reason != EXIT_CHAIN && reason != EXIT_LOOKUP)
