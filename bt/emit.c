@@ -6,6 +6,7 @@
  */
 #include "bt/emit.h"
 
+#include "base/assert.h"
 #include "base/string.h"
 
 void put8(struct emit *e, unsigned v)
@@ -320,7 +321,10 @@ void e_jmp32_to(struct emit *e, const uint8_t *target)
 
 void e_patch8(uint8_t *at, const uint8_t *target)
 {
-    *at = (uint8_t)(target - (at + 1));
+    ptrdiff_t rel = target - (at + 1);
+
+    ASSERT(rel >= INT8_MIN && rel <= INT8_MAX); /* else it would lead anywhere */
+    *at = (uint8_t)rel;
 }
 
 void e_patch32(uint8_t *at, const uint8_t *target)
