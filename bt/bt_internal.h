@@ -67,13 +67,19 @@ struct world_stubs {
     enum exit_reason (*enter)(struct vcpu *cpu, const uint8_t *code);
 };
 
-/* What was learnt of the TU that starts at a PA (form.c). */
-enum site_form { SITE_UNKNOWN, SITE_WINDOW, SITE_CHECKED };
+/* A TU whose accesses kept missing the window: checked for good (form.c). */
 struct site {
-    uint64_t pa;
-    uint8_t form;
+    uint64_t pa; /* of its first byte, plus 1 so that 0 is none */
 };
 #define BT_SITES 8192u
+
+/* How often the sampling timer found kernel code of a page running. */
+struct hot_page {
+    uint64_t pfn;
+    uint32_t samples;
+    bool use_window;
+};
+#define BT_HOT_PAGES 2048u
 
 /* How often the sampling timer found user code of an address space running. */
 struct space {
@@ -104,6 +110,7 @@ struct bt {
     uint32_t key_mode;      /* mode of the CCFs to be found: with MODE_WINDOW where it holds */
     uint64_t gs_base;       /* what platform_window_select was last given                  */
     struct site site[BT_SITES]; /* direct mapped by PA                                     */
+    struct hot_page hot_page[BT_HOT_PAGES];
     struct space space[BT_SPACES];
     unsigned next_space;
     uint64_t reserve_bytes;

@@ -8,8 +8,8 @@
  *
  *   checked --(user: an address space is sampled SPACE_HOT times; it gets a window, and its
  *              code is keyed apart, by MODE_WINDOW)---------------------------> window
- *   checked --(kernel: one CCF is sampled SITE_HOT times; the kernel has one
- *              window for loads, and each CCF its own form)-------------------> window
+ *   checked --(kernel: a page of code is sampled PAGE_HOT times; the kernel has one
+ *              window, and each CCF its own form)------------------------------> window
  *   window  --(an address space makes more host calls than CALLS_PER_SAMPLE for each sample:
  *              its window is given up, and it needs SPACE_PATIENCE times as many samples for
  *              the next)-------------------------------------------------------> checked
@@ -28,7 +28,7 @@
 #define SPACE_NEEDED_MAX 4096u
 #define CALLS_FREE 64u
 #define CALLS_PER_SAMPLE 24u
-#define SITE_HOT  3u
+#define PAGE_HOT  2u
 #define MISS_FREE 24u
 #define MISS_PER_SAMPLE 32u
 #define MISS_IN_VAIN 4u /* a miss that could not be filled counts for so many */
@@ -38,29 +38,24 @@ static struct site *site_of(struct bt *bt, uint64_t pa)
     return &bt->site[(pa ^ pa >> 13) % BT_SITES];
 }
 
-static enum site_form site_form(struct bt *bt, uint64_t pa)
+static struct hot_page *page_of(struct bt *bt, uint64_t pfn)
 {
-    const struct site *s = site_of(bt, pa);
+    struct hot_page *p = &bt->hot_page[pfn % BT_HOT_PAGES];
 
-    return s->pa == pa ? (enum site_form)s->form : SITE_UNKNOWN;
-}
-
-static void site_learn(struct bt *bt, uint64_t pa, enum site_form form)
-{
-    *site_of(bt, pa) = (struct site){ .pa = pa, .form = (uint8_t)form };
+    if (p->pfn != pfn)
+        *p = (struct hot_page){ .pfn = pfn };
+    return p;
 }
 
 bool form_use_window(struct bt *bt, const struct ccf_key *key)
 {
-    enum site_form form = site_form(bt, key->pa);
-
-    if (bt->opt.mem == MEM_CHECKED || form == SITE_CHECKED || (key->mode & MODE_STEP))
+    if (bt->opt.mem == MEM_CHECKED || site_of(bt, key->pa)->pa == key->pa + 1 || (key->mode & MODE_STEP))
         return false;
     if (key->mode & MODE_CPL3)
         return (key->mode & MODE_WINDOW) != 0;
-    if (bt->opt.mem == MEM_WINDOW)
-        return mmu_window_base(bt->cpu, VIEW_SUPERVISOR) != 0;
-    return form == SITE_WINDOW && mmu_window_base(bt->cpu, VIEW_SUPERVISOR);
+    if (!mmu_window_base(bt->cpu, VIEW_SUPERVISOR))
+        return false;
+    return bt->opt.mem == MEM_WINDOW || page_of(bt, key->pa >> GUEST_PAGE_SHIFT)->use_window;
 }
 
 /* The record of the present address space. */
@@ -109,11 +104,8 @@ void form_sync(struct bt *bt)
     uint64_t base = mmu_window_base(cpu, view);
     if (!base)
         return;
-    if (view == VIEW_USER) {
-        mmu_window_sync(cpu);
-        if (!(cpu->mode & MODE_STEP))
-            bt->key_mode |= MODE_WINDOW;
-    }
+    if (view == VIEW_USER && !(cpu->mode & MODE_STEP))
+        bt->key_mode |= MODE_WINDOW;
     if (base != bt->gs_base) {
         bt->gs_base = base;
         platform_window_select(cpu, base);
@@ -136,17 +128,20 @@ static void sample_space(struct bt *bt)
     }
 }
 
-static void sample_site(struct bt *bt, struct ccf *ccf)
+/* All CCFs of the page are made anew: loops lie close together, and to wait for a sample of each
+ * would take longer than many of them run. */
+static void sample_page(struct bt *bt, const struct ccf *ccf)
 {
     struct vcpu *cpu = bt->cpu;
+    uint64_t pfn = ccf->key.pa >> GUEST_PAGE_SHIFT;
+    struct hot_page *p = page_of(bt, pfn);
 
-    if (ccf->heat < SITE_HOT || site_form(bt, ccf->key.pa) != SITE_UNKNOWN ||
-        !mmu_window_open(cpu, VIEW_SUPERVISOR))
+    if (++p->samples < PAGE_HOT || p->use_window || !mmu_window_open(cpu, VIEW_SUPERVISOR))
         return;
-    site_learn(bt, ccf->key.pa, SITE_WINDOW);
+    p->use_window = true;
     STAT_INC(cpu, form_to_window);
-    LOG(cpu->log, shadow, "window form for EIP 0x%08x\n", ccf->key.eip);
-    tcache_drop(cpu->tc, ccf, DROP_EVICT);
+    LOG(cpu->log, shadow, "window form for the code page of EIP 0x%08x\n", ccf->key.eip);
+    tcache_invalidate(cpu->tc, gpa(pfn << GUEST_PAGE_SHIFT), GUEST_PAGE_SIZE, DROP_EVICT);
 }
 
 void bt_sample(struct vcpu *cpu)
@@ -161,7 +156,7 @@ void bt_sample(struct vcpu *cpu)
     if (ccf->key.mode & MODE_CPL3)
         sample_space(bt);
     else
-        sample_site(bt, ccf);
+        sample_page(bt, ccf);
 }
 
 /* ---- and back ---------------------------------------------------------------------------------- */
@@ -177,7 +172,7 @@ static void count_miss(struct bt *bt, struct ccf *ccf, bool is_filled)
         ccf->misses++;
     if (!ccf->live || ccf->misses <= MISS_FREE + MISS_PER_SAMPLE * ccf->heat)
         return;
-    site_learn(bt, ccf->key.pa, SITE_CHECKED);
+    site_of(bt, ccf->key.pa)->pa = ccf->key.pa + 1;
     STAT_INC(cpu, form_to_checked);
     LOG(cpu->log, shadow, "checked form for EIP 0x%08x again\n", ccf->key.eip);
     tcache_drop(cpu->tc, ccf, DROP_EVICT);
