@@ -76,7 +76,7 @@ struct site {
 /* How often the sampling timer found kernel code of a page running. */
 struct hot_page {
     uint64_t pfn;
-    uint32_t samples;
+    uint32_t samples, since; /* since sample number `since`                               */
     bool use_window;
 };
 #define BT_HOT_PAGES 2048u
@@ -111,6 +111,7 @@ struct bt {
     uint64_t gs_base;       /* what platform_window_select was last given                  */
     struct site site[BT_SITES]; /* direct mapped by PA                                     */
     struct hot_page hot_page[BT_HOT_PAGES];
+    uint32_t nsamples;
     struct space space[BT_SPACES];
     unsigned next_space;
     uint64_t reserve_bytes;

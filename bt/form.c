@@ -8,8 +8,8 @@
  *
  *   checked --(user: an address space is sampled SPACE_HOT times; it gets a window, and its
  *              code is keyed apart, by MODE_WINDOW)---------------------------> window
- *   checked --(kernel: a page of code is sampled PAGE_HOT times; the kernel has one
- *              window, and each CCF its own form)------------------------------> window
+ *   checked --(kernel: a page of code has PAGE_HOT of PAGE_SPAN samples in a row; the
+ *              kernel has one window, and each CCF its own form)----------------> window
  *   window  --(an address space makes more host calls than CALLS_PER_SAMPLE for each sample:
  *              its window is given up, and it needs SPACE_PATIENCE times as many samples for
  *              the next)-------------------------------------------------------> checked
@@ -28,7 +28,8 @@
 #define SPACE_NEEDED_MAX 4096u
 #define CALLS_FREE 64u
 #define CALLS_PER_SAMPLE 24u
-#define PAGE_HOT  2u
+#define PAGE_HOT  4u
+#define PAGE_SPAN 16u
 #define MISS_FREE 24u
 #define MISS_PER_SAMPLE 32u
 #define MISS_IN_VAIN 4u /* a miss that could not be filled counts for so many */
@@ -136,6 +137,10 @@ static void sample_page(struct bt *bt, const struct ccf *ccf)
     uint64_t pfn = ccf->key.pa >> GUEST_PAGE_SHIFT;
     struct hot_page *p = page_of(bt, pfn);
 
+    if (bt->nsamples - p->since >= PAGE_SPAN) {
+        p->since = bt->nsamples;
+        p->samples = 0;
+    }
     if (++p->samples < PAGE_HOT || p->use_window || !mmu_window_open(cpu, VIEW_SUPERVISOR))
         return;
     p->use_window = true;
@@ -153,6 +158,7 @@ void bt_sample(struct vcpu *cpu)
     if (!ccf || !ccf->live || bt->opt.mem != MEM_ADAPTIVE)
         return;
     ccf->heat++;
+    bt->nsamples++;
     if (ccf->key.mode & MODE_CPL3)
         sample_space(bt);
     else
