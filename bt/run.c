@@ -262,7 +262,8 @@ static enum x86_rc check_second_page(struct bt *bt, gva_t va, struct ccf **ccf)
     return rc;
 }
 
-/* The CCF for cpu->eip under the present mode, made if need be. */
+/* The CCF for cpu->eip under the present mode, made if need be. *is_global: its mapping outlives a
+ * CR3 load. */
 static enum x86_rc find(struct bt *bt, struct ccf **out, bool *is_global)
 {
     struct vcpu *cpu = bt->cpu;
@@ -280,11 +281,18 @@ static enum x86_rc find(struct bt *bt, struct ccf **out, bool *is_global)
     *out = tcache_lookup(cpu->tc, &key);
     if (*out) {
         rc = check_second_page(bt, va, out);
-        if (rc != X86_OK || *out)
+        if (rc != X86_OK)
             return rc;
     }
-    STAT_INC(cpu, tc_lookup_miss);
-    return bt_translate(bt, &key, va, out);
+    if (!*out) {
+        STAT_INC(cpu, tc_lookup_miss);
+        rc = bt_translate(bt, &key, va, out);
+        if (rc != X86_OK)
+            return rc;
+    }
+    if ((*out)->pfn2 != CCF_ONE_PAGE)
+        *is_global = false; /* the second page may not be */
+    return X86_OK;
 }
 
 /* ---- running -------------------------------------------------------------------------------------- */
