@@ -161,6 +161,42 @@ static void eviction_undoes_links_into_the_region_and_out_of_it(void **state)
     tc_fixture_free(fx);
 }
 
+static void far_chains_go_with_the_mapping_of_their_target(void **state)
+{
+    struct tc_fixture *fx = tc_fixture_new(1u << 20);
+    struct ccf *near = plain(fx, 0x1000), *t[3], *c[3];
+
+    (void)state;
+    for (unsigned i = 0; i < 3; i++) {
+        t[i] = plain(fx, 0x5000 + 0x1000 * i);
+        c[i] = tc_make(fx, &(struct ccf_wish){ .pa = 0x1100 + 64 * i,
+                                               .eip = 0x1100 + 64 * i,
+                                               .nlinks = 2,
+                                               .target = { 0x5000 + 0x1000 * i, 0x1000 } });
+        tcache_chain_far(fx->tc, &c[i]->links[0], t[i]);
+        tcache_chain(fx->tc, &c[i]->links[1], near);
+        assert_ptr_equal(link_destination(&c[i]->links[0]), t[i]->hot + FX_BODY);
+    }
+    tcache_unchain_far(fx->tc, gva(0x6000), 0x1000);
+    for (unsigned i = 0; i < 3; i++) {
+        assert_ptr_equal(link_destination(&c[i]->links[0]),
+                         i == 1 ? link_unchained(&c[1]->links[0]) : t[i]->hot + FX_BODY);
+        assert_ptr_equal(link_destination(&c[i]->links[1]), near->hot + FX_BODY);
+    }
+    assert_int_equal(tcache_audit(fx->tc), 0);
+    tcache_drop(fx->tc, t[0], DROP_WRITE);
+    assert_ptr_equal(link_destination(&c[0]->links[0]), link_unchained(&c[0]->links[0]));
+    tcache_chain_far(fx->tc, &c[1]->links[0], t[1]); /* it can be chained again */
+    tcache_unchain_far(fx->tc, gva(0), 1ull << 32);
+    for (unsigned i = 0; i < 3; i++) {
+        assert_ptr_equal(link_destination(&c[i]->links[0]), link_unchained(&c[i]->links[0]));
+        assert_ptr_equal(c[i]->links[1].to, near);
+    }
+    assert_int_equal(fx->tc->nfar, 0);
+    assert_int_equal(tcache_audit(fx->tc), 0);
+    tc_fixture_free(fx);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -173,6 +209,7 @@ int main(void)
         cmocka_unit_test(link_by_table_stays_so),
         cmocka_unit_test(chained_link_does_not_turn_to_the_table),
         cmocka_unit_test(eviction_undoes_links_into_the_region_and_out_of_it),
+        cmocka_unit_test(far_chains_go_with_the_mapping_of_their_target),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

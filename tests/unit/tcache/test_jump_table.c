@@ -165,6 +165,40 @@ static void table_can_be_filled_to_the_last_slot_again_and_again(void **state)
     tc_fixture_free(fx);
 }
 
+static struct ccf *in_page_5(struct tc_fixture *fx, uint32_t eip)
+{
+    return tc_make(fx, &(struct ccf_wish){ .pa = 0x5000 | (eip & GUEST_PAGE_MASK), .eip = eip });
+}
+
+static void warming_brings_back_what_starts_in_the_page_under_that_address(void **state)
+{
+    struct tc_fixture *fx = tc_fixture_new(1u << 20);
+    struct ccf *a = in_page_5(fx, 0x08048000), *b = in_page_5(fx, 0x08048100);
+
+    (void)state;
+    in_page_5(fx, 0x09048200); /* the same page by another address */
+    tc_make(fx, &(struct ccf_wish){ .pa = 0x5ff8, .eip = 0x08048ff8, .two_pages = true, .pfn2 = 6 });
+    tcache_jt_warm(fx->tc, 1, 0x08048, 5, FX_MODE | MODE_CPL3, false); /* of another mode */
+    assert_true(is_empty(fx, 1, 0x8000));
+    tcache_jt_drop_all(fx->tc, 1, false);
+    tcache_jt_warm(fx->tc, 1, 0x08048, 5, FX_MODE, false);
+    assert_ptr_equal(slot(fx, 1, 0x8000), a->hot);
+    assert_ptr_equal(slot(fx, 1, 0x8100), b->hot);
+    assert_true(is_empty(fx, 1, 0x8200) && is_empty(fx, 1, 0x8ff8) && is_empty(fx, 0, 0x8000));
+    tcache_jt_drop_range(fx->tc, 1, gva(0x08048000), 0x1000);
+    assert_true(is_empty(fx, 1, 0x8000));
+    tcache_jt_warm(fx->tc, 1, 0x08048, 5, FX_MODE, false); /* once more after each drop */
+    assert_ptr_equal(slot(fx, 1, 0x8000), a->hot);
+    tcache_drop(fx->tc, a, DROP_WRITE);
+    tcache_jt_drop_all(fx->tc, 1, true);
+    tcache_jt_warm(fx->tc, 1, 0x08048, 5, FX_MODE, true);
+    assert_true(is_empty(fx, 1, 0x8000));
+    assert_ptr_equal(slot(fx, 1, 0x8100), b->hot);
+    tcache_jt_warm(fx->tc, 1, 0x0804a, 7, FX_MODE, false); /* a page without code */
+    assert_int_equal(tcache_audit(fx->tc), 0);
+    tc_fixture_free(fx);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -177,6 +211,7 @@ int main(void)
         cmocka_unit_test(drop_range_takes_the_page_and_what_straddles_into_it),
         cmocka_unit_test(drop_range_works_at_both_ends_of_the_address_space),
         cmocka_unit_test(table_can_be_filled_to_the_last_slot_again_and_again),
+        cmocka_unit_test(warming_brings_back_what_starts_in_the_page_under_that_address),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

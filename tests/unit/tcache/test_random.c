@@ -113,10 +113,17 @@ static void step_chain(struct model *m)
     if (!from || !to || !from->ccf->nlinks)
         return;
     struct ccf_link *link = &from->ccf->links[pick(m, from->ccf->nlinks)];
-    if (pick(m, 8))
-        tcache_chain(m->fx->tc, link, to->ccf);
-    else
+    switch (pick(m, 8)) {
+    case 0:
         tcache_chain_by_table(m->fx->tc, link);
+        break;
+    case 1:
+    case 2:
+        tcache_chain_far(m->fx->tc, link, to->ccf);
+        break;
+    default:
+        tcache_chain(m->fx->tc, link, to->ccf);
+    }
 }
 
 static void step_jump_table(struct model *m)
@@ -127,6 +134,14 @@ static void step_jump_table(struct model *m)
     switch (pick(m, 8)) {
     case 0:
         tcache_jt_drop_all(m->fx->tc, view, pick(m, 2));
+        break;
+    case 2:
+        if (c)
+            tcache_jt_warm(m->fx->tc, view, c->eip >> GUEST_PAGE_SHIFT, c->pa >> GUEST_PAGE_SHIFT, FX_MODE,
+                           pick(m, 2));
+        break;
+    case 3:
+        tcache_unchain_far(m->fx->tc, gva(0), pick(m, 2) ? 1ull << 32 : 0);
         break;
     case 1:
         tcache_jt_drop_range(m->fx->tc, view, gva(0x08000000u + (pick(m, SLOTS) << 12)), 0x1000);
