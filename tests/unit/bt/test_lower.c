@@ -415,10 +415,10 @@ static void bit_strings(void **state)
 static void addresses(void **state)
 {
     const struct run_case cases[] = {
-        { "xlat", GUEST("xlat"),
+        { "xlat", GUEST("xlatb"),
           .before = { { R(EBX), DATA }, { R(EAX), 0x12345683 }, { DATA + 0x80, 0x99887766 } },
           .after = { { R(EAX), 0x12345699 } } },
-        { "xlat with 16-bit address", GUEST(".byte 0x64, 0x67; xlat"), .fs = SEL_BASED,
+        { "xlat with 16-bit address", GUEST(".byte 0x64, 0x67; xlatb"), .fs = SEL_BASED,
           .before = { { R(EBX), 0x5555fff0 }, { R(EAX), 0x12 }, { DATA, 0x00ab0000 } },
           .after = { { R(EAX), 0xab } } },
         { "lea", GUEST("lea eax, [ecx + edx*4 - 8]; lea esp, [esp + 8]; lea ebp, [ebp*8]; lea esi, [0x1234]"),

@@ -10,10 +10,11 @@
 #include "bt/bt.h"
 #include "tests/unit/bt/run_fixture.h"
 
-#define PAGE   0x1000u
-#define KCODE  0xe1239000  /* VM_FIXTURE_KERNEL + 0x9000: the second page that the fixture does not use */
-#define KNEXT  0xe123a000  /* the page behind it */
-#define TABLES 0xe1240000  /* the page table of CODE, for the guest to write; behind the kernel's own pages  \
+#define PAGE  0x1000u
+#define KCODE 0xe1239000 /* VM_FIXTURE_KERNEL + 0x9000: the second page that the fixture does not use */
+#define KNEXT 0xe123a000 /* the page behind it */
+#define TABLES                                                                                               \
+    0xe1240000             /* the page table of CODE, for the guest to write; behind the kernel's own pages  \
                             */
 #define KTABLES 0xe1241000 /* that of the kernel */
 
