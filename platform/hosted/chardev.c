@@ -5,7 +5,8 @@
  * before the guest idles; the first byte into an empty buffer asks for a poll within
  * two milliseconds. A reader that does not keep up holds the guest back: output is
  * never dropped, except where nobody is connected, and while output waits, input is
- * still read, so that Ctrl-a x always works.
+ * still read, so that Ctrl-a x always works. A pseudo-terminal can be open without
+ * anyone looking at it, so there patience is short, and what then does not fit is lost.
  *
  * Input is gathered in a ring. When the ring is full, pipes and sockets are left
  * alone until the guest has read; a terminal is read on for the sake of the escape, and
@@ -32,6 +33,7 @@
 #define IN_BYTES         4096u /* a power of two */
 #define FLUSH_NS         2000000ull
 #define STOP_PATIENCE_MS 500 /* for a stuck reader once we are to end */
+#define PTY_PATIENCE_MS  100 /* for a pty's reader, until it reads again */
 #define CTRL_A           0x01u
 
 enum chardev_kind { CHARDEV_FREE, CHARDEV_STDIO, CHARDEV_NULL, CHARDEV_FILE, CHARDEV_PTY, CHARDEV_UNIX };
@@ -44,6 +46,7 @@ struct hosted_chardev {
     bool is_tty;       /* input is a terminal: read it even when the ring is full     */
     bool is_async;     /* input raises SIGIO                                          */
     bool hung_up;      /* pty: nobody has the other end open                          */
+    bool is_ignored;   /* pty: open, but its reader let our patience run out          */
     bool is_throttled; /* the ring was full when input was left in the descriptor    */
     unsigned in_head, in_tail;
     size_t out_used;
@@ -241,21 +244,36 @@ bool hosted_chardev_needs_look(void)
 
 /* ---- output ------------------------------------------------------------------------- */
 
+/* How long the reader of d may take, in milliseconds; -1: as long as it likes. */
+static int patience(const struct hosted_chardev *d, uint64_t since)
+{
+    if (d->kind == CHARDEV_PTY) {
+        uint64_t waited_ms = (platform_clock_ns() - since) / 1000000u;
+        return d->is_ignored || waited_ms >= PTY_PATIENCE_MS ? 0 : (int)(PTY_PATIENCE_MS - waited_ms);
+    }
+    return hosted_event_stop ? STOP_PATIENCE_MS : -1;
+}
+
 /* Wait until output is possible; input is served meanwhile. false: give up. */
 static bool wait_writable(struct hosted_chardev *d)
 {
+    uint64_t since = platform_clock_ns();
+
     for (;;) {
         struct pollfd fds[1 + HOSTED_POLL_MAX];
-        bool ending = hosted_event_stop;
         fds[0] = (struct pollfd){ .fd = d->out_fd, .events = POLLOUT };
         unsigned count = 1 + hosted_chardev_pollfds(fds + 1);
-        int n = poll(fds, count, ending ? STOP_PATIENCE_MS : -1);
-        if (n > 0 && (fds[0].revents & POLLOUT))
+        int n = poll(fds, count, patience(d, since));
+        if (n > 0 && (fds[0].revents & POLLOUT)) {
+            d->is_ignored = false;
             return true;
+        }
         if (n > 0 && fds[0].revents)
             return false; /* hung up */
-        if (n == 0)
+        if (n == 0) {
+            d->is_ignored = true;
             return false;
+        }
         if (n > 0) {
             for (unsigned i = 0; i < HOSTED_CHARDEV_MAX; i++)
                 if (devices[i].kind != CHARDEV_FREE)
