@@ -30,6 +30,11 @@
 
 #define VCPU_OFS(field) offsetof(struct vcpu, field)
 
+/* Most bytes of hot code before an instruction's first access (each of which looks after the islands
+ * again), and of the jump that ends a TU. */
+#define INSN_ROOM 64
+#define TAIL_ROOM 32
+
 /* Guest bytes as the TU's translation sees them. */
 struct source {
     const uint8_t *bytes;
@@ -142,6 +147,7 @@ static void put_fault(struct xlate *x, uint32_t guest_ofs, enum callout_id id)
 {
     struct ccf_draft *d = x->d;
 
+    idiom_islands(x, INSN_ROOM, true);
     d->insns[d->ninsns] = (struct ccf_insn){ .guest_ofs = (uint16_t)guest_ofs,
                                              .hot_ofs = (uint32_t)(x->hot.p - x->hot.start),
                                              .cold_ofs = (uint32_t)(x->cold.p - x->cold.start) };
@@ -171,7 +177,7 @@ static void translate_insn(struct xlate *x, uint32_t guest_ofs)
 {
     struct ccf_draft *d = x->d;
 
-    idiom_islands(x, 64, true);
+    idiom_islands(x, INSN_ROOM, true);
     d->insns[d->ninsns] = (struct ccf_insn){ .guest_ofs = (uint16_t)guest_ofs,
                                              .hot_ofs = (uint32_t)(x->hot.p - x->hot.start),
                                              .cold_ofs = (uint32_t)(x->cold.p - x->cold.start) };
@@ -263,6 +269,8 @@ static uint32_t next_eip(const struct xlate *x)
 /* What follows belongs to no instruction: the way on to the next TU, and islands. */
 static void begin_tail(struct xlate *x)
 {
+    if (!x->ends)
+        idiom_islands(x, TAIL_ROOM, true);
     x->d->tail_ofs = (uint32_t)(x->hot.p - x->hot.start);
 }
 

@@ -315,7 +315,7 @@ static void islands_stay_within_reach(void **state)
             memset(code + 2, 0x90, pad);
             memcpy(code + n, last[i].bytes, last[i].len);
             n += last[i].len;
-            memcpy(code + n, "\x0f\x0b", 2);
+            memcpy(code + n, pad % 2 ? "\x0f\x0b" : "\x0f\x04", 2); /* UD2, and what nothing decodes */
             put(fx, CODE, code, n + 2);
             put(fx, CODE + 0x100, inc_ret, 2);
             for (int form = 0; form < 2; form++) { /* what follows is translated already, or not */
