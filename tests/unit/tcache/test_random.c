@@ -2,7 +2,7 @@
  * Random sequences of everything the cache can be asked, against a model that knows which
  * CCFs must be alive and which links must be chained. The audit runs after each step.
  *
- * TCACHE_SEED=n runs another sequence.
+ * VMM_SEED=n runs another sequence.
  */
 #include <stdlib.h>
 
@@ -242,7 +242,7 @@ static void run_sequence(uint64_t seed)
 
 static void random_operations_keep_the_invariants(void **state)
 {
-    const char *seed = getenv("TCACHE_SEED");
+    const char *seed = getenv("VMM_SEED");
 
     (void)state;
     run_sequence(seed ? strtoull(seed, NULL, 0) | 1 : 0x5eed1);
