@@ -13,6 +13,7 @@
 #define PAGE_B (SCRATCH + 0x1000)
 #define PAGE_V (SCRATCH + 0x2000) /* mapped to A and B in turns */
 #define RWU (PTE_P | PTE_W | PTE_U)
+#define CHUNK 20000u
 
 /* ecx times: sum += [eax]; [eax + 4] = sum; the sum is in edx */
 SNIPPET(g_sum, "1: add (%eax), %edx; mov %edx, 4(%eax); dec %ecx; jnz 1b");
@@ -29,17 +30,34 @@ static struct context sum(int ring, uint32_t va, uint32_t times)
     return c;
 }
 
-static void hot_loops(uint32_t times)
+static uint64_t timestamp(void)
 {
-    struct context c;
+    uint32_t lo, hi;
 
+    __asm__ volatile("rdtsc" : "=a"(lo), "=d"(hi));
+    return (uint64_t)hi << 32 | lo;
+}
+
+/* The loop again and again for so many TSC cycles: long enough to be found hot, however slow the
+ * settings at hand make it. Word at va: `addend`. */
+static bool compute(int ring, uint32_t va, uint32_t addend, uint32_t cycles)
+{
+    uint64_t start = timestamp();
+    bool good = true;
+
+    do
+        good &= sum(ring, va, CHUNK).edx == addend * CHUNK;
+    while (timestamp() - start < cycles);
+    return good && peek(va + 4) == addend * CHUNK;
+}
+
+static void hot_loops(uint32_t cycles)
+{
     poke(PAGE_A, 3);
-    c = sum(0, PAGE_A, times);
-    check_eq("ring0_loop", c.edx, 3 * times);
+    check("ring0_loop", compute(0, PAGE_A, 3, cycles));
     paging_on();
-    c = sum(3, PAGE_A, times);
-    check_eq("ring3_loop", c.edx, 3 * times);
-    check_eq("ring3_loop_memory", peek(PAGE_A + 4), 3 * times);
+    check("ring3_loop", compute(3, PAGE_A, 3, cycles));
+    paging_off();
 }
 
 static void remapped_each_time(uint32_t times)
@@ -88,7 +106,7 @@ static uint32_t directory2[1024] __attribute__((aligned(4096)));
 static uint32_t table2[1024] __attribute__((aligned(4096)));
 
 /* The same ring-3 code at the same address over other pages, computing in both. */
-static void two_address_spaces(uint32_t times)
+static void two_address_spaces(uint32_t cycles)
 {
     uint32_t first = get_cr3();
     bool good = true;
@@ -102,9 +120,9 @@ static void two_address_spaces(uint32_t times)
     poke(PAGE_A, 1);
     poke(PAGE_B, 2);
     for (unsigned i = 0; i < 6; i++) {
-        good &= sum(3, PAGE_V, times).edx == times;
+        good &= compute(3, PAGE_V, 1, cycles);
         set_cr3(address_of(directory2));
-        good &= sum(3, PAGE_V, times).edx == 2 * times;
+        good &= compute(3, PAGE_V, 2, cycles);
         set_cr3(first);
     }
     check("two_address_spaces_compute", good);
@@ -112,11 +130,10 @@ static void two_address_spaces(uint32_t times)
 
 void guest_main(void)
 {
-    uint32_t times = option_given("qemu") ? 1000000 : 40000000;
-
-    hot_loops(times);
-    remapped_each_time(20000);
+    hot_loops(150000000);
+    paging_on();
+    remapped_each_time(5000);
     read_only_again();
-    two_address_spaces(times / 4);
-    hot_loops(times / 10);
+    two_address_spaces(30000000);
+    hot_loops(30000000);
 }
