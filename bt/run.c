@@ -383,6 +383,10 @@ static enum exit_reason enter(struct bt *bt, const uint8_t *code)
         code = form_window_miss(bt);
         if (!code)
             return reason;
+        if (tcache_generation(cpu->tc) != bt->generation) { /* what was running may be no more */
+            cpu->icount_left++; /* clock=insn: it is one instruction all the same */
+            return EXIT_DISPATCH;
+        }
     }
 }
 
