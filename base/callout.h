@@ -52,7 +52,7 @@ enum exit_reason {
     EXIT_FAULT,    /* vcpu->fault holds an exception earned by the insn at eip      */
     EXIT_CHAIN,    /* an unchained direct exit: eip is the target, exit_arg the link */
     EXIT_LOOKUP,   /* an indirect transfer missed the jump table: eip is the target */
-    EXIT_POLL,     /* vcpu->run was 0 at a poll point; eip is a clean boundary      */
+    EXIT_POLL,     /* vcpu->run was 0, or the insn at eip has to start again: nothing was done */
     EXIT_SHADOW,   /* run one instruction before any interrupt (STI, MOV SS)        */
     EXIT_HALT,     /* HLT: wait for an interrupt; eip is after it                   */
     EXIT_HOST,     /* a host signal in translated code: vcpu->host_signal, host_rip */

@@ -54,6 +54,7 @@ static uint32_t system_mode(const struct vcpu *cpu)
     mode |= mode_if(cpu->cr0 & CR0_PE, MODE_PROTECTED);
     mode |= mode_if(cpu->eflags_sys & EFL_VM, MODE_VM86);
     mode |= mode_if(cpu->eflags_sys & EFL_TF, MODE_STEP);
+    mode |= mode_if(cpu->cpl == 3 && (cpu->eflags_sys & EFL_AC) && (cpu->cr0 & CR0_AM), MODE_ALIGN);
     return mode;
 }
 

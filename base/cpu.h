@@ -69,6 +69,7 @@ struct fault {
 #define MODE_STEP     0x4000u /* translate one instruction, leave unchained       */
 #define MODE_WINDOW   0x8000u /* window form of memory accesses                   */
 #define MODE_CPL0    0x10000u
+#define MODE_ALIGN   0x20000u /* CPL 3, EFLAGS.AC and CR0.AM: alignment is checked  */
 #define MODE_CPL     (MODE_CPL3 | MODE_CPL0)
 #define MODE_ALL_FLAT (MODE_CS_FLAT | MODE_DS_FLAT | MODE_ES_FLAT | MODE_SS_FLAT)
 

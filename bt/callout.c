@@ -76,7 +76,7 @@ uint64_t bt_mem_slow(struct vcpu *cpu, uint32_t address, uint32_t desc)
     if (rc == X86_OK && tcache_generation(cpu->tc) != before) {
         /* the walk set an A or D bit in a page of code: start again, before a device is touched */
         cpu->icount_left++; /* clock=insn: it is one instruction all the same */
-        return leave(cpu, EXIT_DISPATCH);
+        return leave(cpu, EXIT_POLL);
     }
     if (rc == X86_OK && !hva.p) {
         rc = bounce(cpu, va, desc, size, user);

@@ -81,6 +81,8 @@ static enum seg_form seg_form(const struct xlate *x, unsigned seg, unsigned acce
     static const uint32_t flat[SEG_COUNT] = { MODE_ES_FLAT, MODE_CS_FLAT, MODE_SS_FLAT, MODE_DS_FLAT, 0, 0 };
     static const uint32_t based[SEG_COUNT] = { 0, 0, 0, 0, MODE_FS_BASED, MODE_GS_BASED };
 
+    if (x->mode & MODE_ALIGN)
+        return SEG_CHECKED;
     if (x->mode & flat[seg])
         return seg == SEG_CS && (access & MEM_WRITE) ? SEG_CHECKED : SEG_FLAT;
     return x->mode & based[seg] ? SEG_BASED : SEG_CHECKED;

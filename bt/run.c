@@ -385,7 +385,7 @@ static enum exit_reason enter(struct bt *bt, const uint8_t *code)
             return reason;
         if (tcache_generation(cpu->tc) != bt->generation) { /* what was running may be no more */
             cpu->icount_left++; /* clock=insn: it is one instruction all the same */
-            return EXIT_DISPATCH;
+            return EXIT_POLL;
         }
     }
 }
@@ -419,6 +419,8 @@ enum exit_reason bt_run(struct vcpu *cpu)
         enum exit_reason reason = enter(bt, ccf->hot + ccf->body_ofs);
         if (reason != EXIT_CHAIN && reason != EXIT_LOOKUP)
             return reason;
+        if (cpu->mode & MODE_STEP)
+            return EXIT_DISPATCH;
         if (bt->opt.icount && cpu->icount_left < 0) /* what is due comes before the next fetch */
             return EXIT_POLL;
 

@@ -51,14 +51,15 @@ enum exit_reason callout_cli(struct vcpu *cpu, uint64_t arg, uint32_t ea)
     return exit_failed(vcpu_raise_error(cpu, EXC_GP, 0));
 }
 
-/* IF goes from 0 to 1: the next instruction still runs before any interrupt. */
+/* IF goes from 0 to 1: the next instruction still runs before any interrupt. A single-step trap is not
+ * held off by that. */
 static enum exit_reason enable_interrupts(struct vcpu *cpu)
 {
     if (cpu->eflags_if)
         return EXIT_RESUME;
     cpu->eflags_if = 1;
     cpu->eip = cpu->next_eip;
-    return EXIT_SHADOW;
+    return cpu->eflags_sys & EFL_TF ? EXIT_DISPATCH : EXIT_SHADOW;
 }
 
 enum exit_reason callout_sti(struct vcpu *cpu, uint64_t arg, uint32_t ea)
@@ -123,10 +124,10 @@ static uint32_t popf_mask(const struct vcpu *cpu, unsigned osize)
 static enum exit_reason flags_loaded(struct vcpu *cpu, uint32_t fl)
 {
     bool had_if = cpu->eflags_if;
-    bool had_tf = cpu->eflags_sys & EFL_TF, has_tf = fl & EFL_TF;
+    uint32_t before = cpu->eflags_sys;
 
     vcpu_eflags_set(cpu, fl & ~EFL_RF);
-    if (had_tf || has_tf)
+    if (((before | fl) & EFL_TF) || ((before ^ fl) & EFL_AC))
         vcpu_update_mode(cpu);
     else if (had_if || !cpu->eflags_if || cpu->intr_quiet)
         return EXIT_RESUME;

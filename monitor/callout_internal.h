@@ -15,10 +15,12 @@ static inline enum exit_reason end_dispatch_next(struct vcpu *cpu)
     return EXIT_DISPATCH;
 }
 
-/** Should an instruction that repeats make way for the host between two elements? Not with clock=insn:
- *  an instruction is begun once there, whatever the host does. */
+/** Should an instruction that repeats stop between two elements? For a trap when it is single-stepped, and
+ *  for the host. Not for the latter with clock=insn: an instruction is begun once there, whatever it does. */
 static inline bool must_make_way(const struct vcpu *cpu)
 {
+    if (cpu->eflags_sys & EFL_TF)
+        return true;
     return !__atomic_load_n(&cpu->run, __ATOMIC_RELAXED) && !cpu->vm->config.clock_insn;
 }
 

@@ -31,6 +31,7 @@ struct string_op {
     unsigned size; /* of an element, bytes                    */
     unsigned user; /* ACC_USER or 0                           */
     bool down;     /* DF                                      */
+    uint32_t most; /* elements a run may have                 */
     uint8_t rep;   /* enum carg_rep                           */
 };
 
@@ -49,6 +50,8 @@ static struct string_op string_op(struct vcpu *cpu, uint64_t arg)
                                .size = carg_osize(arg),
                                .user = cpl_access(cpu->cpl),
                                .down = cpu->eflags_df,
+                               /* a trap after each element, or each one's alignment checked */
+                               .most = cpu->mode & (MODE_STEP | MODE_ALIGN) ? 1 : UINT32_MAX,
                                .rep = (uint8_t)carg_rep(arg) };
 }
 
@@ -347,7 +350,7 @@ static enum exit_reason repeat(struct vcpu *cpu, uint64_t arg,
     uint32_t left = elements_left(&s);
 
     while (left) {
-        enum x86_rc rc = run(&s, left);
+        enum x86_rc rc = run(&s, min_u32(left, s.most));
 
         if (rc != X86_OK)
             return exit_failed(rc);
@@ -451,7 +454,7 @@ static enum exit_reason compare(struct vcpu *cpu, uint64_t arg,
     if (!left)
         return EXIT_RESUME; /* a count of 0 leaves the flags alone */
     for (;;) {
-        enum x86_rc rc = run(&s, left, &pair, &stop);
+        enum x86_rc rc = run(&s, min_u32(left, s.most), &pair, &stop);
 
         if (rc != X86_OK)
             return exit_failed(rc);

@@ -136,6 +136,8 @@ static void halt(struct vm *vm)
 
     STAT_INC(cpu, halt);
     cpu->eip = cpu->next_eip;
+    if (cpu->eflags_sys & EFL_TF)
+        return; /* the trap wakes it at once */
     for (;;) {
         attend(vm, false);
         if (can_interrupt(cpu) || machine_stop_requested(vm->machine, NULL) != STOP_NONE)
@@ -210,6 +212,8 @@ static enum next give_up(struct vm *vm, struct vm_exit *out, const char *why)
 
 static enum next handle(struct vm *vm, enum exit_reason reason, struct vm_exit *out);
 
+#define SHADOW_TRIES 16
+
 /* One instruction with interrupts held off: the shadow of STI and MOV SS. */
 static enum next run_shadow(struct vm *vm, struct vm_exit *out)
 {
@@ -221,7 +225,11 @@ static enum next run_shadow(struct vm *vm, struct vm_exit *out)
         cpu->icount_left++;
         vm->insn_budget++;
     }
-    enum exit_reason reason = bt_run(cpu);
+    enum exit_reason reason;
+    unsigned tries = 0;
+    do /* EXIT_POLL: mappings changed on the way, it has to start again */
+        reason = bt_run(cpu);
+    while (reason == EXIT_POLL && ++tries < SHADOW_TRIES);
     if (reason == EXIT_SHADOW)
         reason = EXIT_DISPATCH; /* a second STI casts no second shadow */
     vcpu_update_mode(cpu);
@@ -262,12 +270,13 @@ static enum next handle(struct vm *vm, enum exit_reason reason, struct vm_exit *
     return END;
 }
 
-/* Single-stepping: the instruction just done was begun with TF set, and left it set. */
+/* Single-stepping: the instruction just done (EXIT_POLL: it was not) was begun with TF set, and left it
+ * set. */
 static void trap_single_step(struct vm *vm, enum exit_reason reason)
 {
     struct vcpu *cpu = vm->cpu;
 
-    if (reason == EXIT_FAULT || !(cpu->eflags_sys & EFL_TF))
+    if (reason == EXIT_FAULT || reason == EXIT_POLL || !(cpu->eflags_sys & EFL_TF))
         return;
     cpu->dr[6] |= DR6_BS;
     vcpu_raise(cpu, EXC_DB);

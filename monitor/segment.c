@@ -230,6 +230,31 @@ static bool is_flat(const struct segment *s)
            (s->attr & (DESC_P | DESC_CODE | DESC_DOWN | DESC_WRITE)) == (DESC_P | DESC_WRITE);
 }
 
+/* Low address bits that must be clear for an operand of `size` bytes when alignment is checked. Of 16
+ * bytes it is the instruction that says. SDM vol. 3A, "Alignment Check Exception (#AC)". */
+static uint32_t alignment_mask(unsigned size)
+{
+    switch (size) {
+    case 2:
+    case 14:
+    case 94:
+        return 1;
+    case 4:
+    case 6:
+    case 12:
+    case 20:
+    case 28:
+    case 32:
+    case 108:
+        return 3;
+    case 8:
+    case 10:
+        return 7;
+    default:
+        return 0;
+    }
+}
+
 enum x86_rc segment_linear(struct vcpu *cpu, enum seg_id seg, uint32_t off, unsigned size, unsigned access,
                            gva_t *va)
 {
@@ -238,6 +263,8 @@ enum x86_rc segment_linear(struct vcpu *cpu, enum seg_id seg, uint32_t off, unsi
     if (__builtin_expect(!is_flat(s), 0) && !segment_allows(cpu, s, off, size, access))
         return vcpu_raise_error(cpu, seg == SEG_SS ? EXC_SS : EXC_GP, 0);
     *va = gva(s->base + off);
+    if (__builtin_expect((cpu->mode & MODE_ALIGN) && (va->v & alignment_mask(size)), 0))
+        return vcpu_raise_error(cpu, EXC_AC, 0);
     return X86_OK;
 }
 

@@ -41,8 +41,20 @@ SNIPPET(x_ss_np, "mov $0x38, %eax; mov %eax, %ss");
 SNIPPET(x_movaps, "movaps bounds_m + 4, %xmm0");
 SNIPPET(x_ts_flag, "pushf; orl $0x100, (%esp); popf; nop; nop");
 SNIPPET(x_ts_mov_ss, "pushf; orl $0x100, (%esp); popf; mov %ss, %eax; mov %eax, %ss; nop; nop; nop");
+SNIPPET(x_ts_ret, "push $1f; pushf; orl $0x100, (%esp); popf; ret; nop; 1: nop; nop");
+SNIPPET(x_ts_jmp, "mov $1f, %eax; pushf; orl $0x100, (%esp); popf; jmp *%eax; nop; 1: nop; nop");
+SNIPPET(x_ts_call, "mov $1f, %eax; pushf; orl $0x100, (%esp); popf; call *%eax; nop; 1: nop; nop");
+SNIPPET(x_ts_rep, "mov $spare_m, %edi; mov $3, %ecx; pushf; orl $0x100, (%esp); popf; rep stosb; nop");
+SNIPPET(x_ts_sti, "pushf; orl $0x100, (%esp); popf; sti; nop; nop");
 SNIPPET(x_flags, "stc; std; ud2");
 SNIPPET(x_ac, "mov $bounds_m + 1, %eax; mov (%eax), %ecx");
+SNIPPET(x_ac_word, "mov $bounds_m + 1, %eax; mov %cx, (%eax)");
+SNIPPET(x_ac_push, "sub $2, %esp; push %eax");
+SNIPPET(x_ac_string, "mov $spare_m, %edi; mov $bounds_m + 2, %esi; mov $2, %ecx; rep movsl");
+SNIPPET(x_ac_fine, "mov $bounds_m + 1, %eax; mov (%eax), %cl; mov 1(%eax), %cx; mov 3(%eax), %ecx; fildll -1(%eax);"
+                   "mov $bounds_m + 1, %esi; mov $spare_m + 3, %edi; mov $4, %ecx; rep movsb; push %eax; pop %eax;"
+                   "fstp %st(0)");
+SNIPPET(x_ac_qword, "mov $bounds_m, %eax; fildll 4(%eax)");
 
 static const char *at(int ring, const char *name)
 {
@@ -150,6 +162,24 @@ static void single_step(int ring)
     c = run_at(ring, x_ts_mov_ss);
     check_fault(at(ring, "single_step_mov_from_ss"), &c, V_DB, 0);
     check_eq(at(ring, "single_step_mov_from_ss_eip"), c.eip, address_of(x_ts_mov_ss) + 11);
+    c = run_at(ring, x_ts_ret);
+    check_fault(at(ring, "single_step_of_a_return"), &c, V_DB, 0);
+    check_eq(at(ring, "single_step_of_a_return_eip"), c.eip, address_of(x_ts_ret) + 16);
+    c = run_at(ring, x_ts_jmp);
+    check_fault(at(ring, "single_step_of_an_indirect_jump"), &c, V_DB, 0);
+    check_eq(at(ring, "single_step_of_an_indirect_jump_eip"), c.eip, address_of(x_ts_jmp) + 17);
+    c = run_at(ring, x_ts_call);
+    check_fault(at(ring, "single_step_of_an_indirect_call"), &c, V_DB, 0);
+    check_eq(at(ring, "single_step_of_an_indirect_call_eip"), c.eip, address_of(x_ts_call) + 17);
+    c = run_at(ring, x_ts_rep);
+    check_fault(at(ring, "single_step_of_a_repeated_string"), &c, V_DB, 0);
+    check_eq(at(ring, "single_step_of_a_repeated_string_eip"), c.eip, address_of(x_ts_rep) + 19);
+    check_eq(at(ring, "single_step_of_a_repeated_string_ecx"), c.ecx, 2);
+    if (ring == 0) {
+        c = run_at(ring, x_ts_sti);
+        check_fault(at(ring, "single_step_of_sti"), &c, V_DB, 0);
+        check_eq_differs(at(ring, "single_step_of_sti_eip"), c.eip, address_of(x_ts_sti) + 10);
+    }
 }
 
 /* Where the handler's flags come from: an interrupt gate clears IF, a trap gate keeps it. */
@@ -191,15 +221,35 @@ static void stack_switch(void)
     check_eq("stack_switch_saves_cs", c.cs, SEL_UCODE);
 }
 
-/* Where alignment is not checked. That it is at ring 3 with AM and AC set, neither QEMU nor we do. */
+/* #AC is for ring 3 with CR0.AM and EFLAGS.AC. QEMU's TCG never raises it. */
 static void alignment(void)
 {
+    static const struct {
+        const char *name;
+        const uint8_t *code;
+        uint32_t eip_ofs;
+    } misaligned[] = {
+        { "alignment_of_a_load", x_ac, 5 },          { "alignment_of_a_word", x_ac_word, 5 },
+        { "alignment_of_a_push", x_ac_push, 3 },     { "alignment_of_a_string", x_ac_string, 15 },
+        { "alignment_of_a_quadword", x_ac_qword, 5 },
+    };
     struct context c = context_new(0, x_ac);
 
     set_cr0(get_cr0() | 0x40000);
     c.eflags |= EFL_AC;
     context_run(&c);
     check_done("alignment_check_not_at_ring0", &c);
+    for (unsigned i = 0; i < sizeof misaligned / sizeof misaligned[0]; i++) {
+        c = context_new(3, misaligned[i].code);
+        c.eflags |= EFL_AC;
+        context_run(&c);
+        check_fault_differs(misaligned[i].name, &c, V_AC, 0);
+        check_eq_differs(misaligned[i].name, c.eip - address_of(misaligned[i].code), misaligned[i].eip_ofs);
+    }
+    c = context_new(3, x_ac_fine);
+    c.eflags |= EFL_AC;
+    context_run(&c);
+    check_done("aligned_accesses_pass", &c);
     set_cr0(get_cr0() & ~0x40000u);
     c = context_new(3, x_ac);
     c.eflags |= EFL_AC;
