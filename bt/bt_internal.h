@@ -182,6 +182,12 @@ void idiom_call(struct xlate *x, uint32_t target);
 void idiom_call_indirect(struct xlate *x);
 void idiom_return(struct xlate *x);
 void idiom_exit(struct emit *e, enum exit_reason reason, uint32_t eip);
+/** Does a branch to `target` leave the limit of CS? Every transfer to such a target is #GP(0) at itself. */
+bool idiom_target_faults(const struct xlate *x, uint32_t target);
+/** #GP(0) at the present instruction. */
+void idiom_raise_gp0(struct xlate *x);
+/** An indirect target in H_EA against the limit of CS, before the instruction changes anything. */
+void idiom_check_target(struct xlate *x);
 
 /** Serve the reach of pending JRCXZ before `room` more bytes are written. */
 void idiom_islands(struct xlate *x, unsigned room, bool falls_through);

@@ -393,8 +393,42 @@ static void put_link(struct xlate *x, uint8_t *at, uint32_t target)
         e_patch32(at, x->cold.start + link->unchained_ofs);
 }
 
-static void put_transfer_by_address(struct emit *e, const struct xlate *x, uint32_t target)
+/* Flat code has no limit; one of 64 KiB or more does not concern targets of 16 bits. */
+static bool has_code_limit(const struct xlate *x)
 {
+    return !(x->mode & MODE_CS_FLAT) && !(x->in.osize == 2 && x->cpu->segs[SEG_CS].limit >= 0xffffu);
+}
+
+bool idiom_target_faults(const struct xlate *x, uint32_t target)
+{
+    return has_code_limit(x) && target > x->cpu->segs[SEG_CS].limit;
+}
+
+void idiom_raise_gp0(struct xlate *x)
+{
+    idiom_callout(x, CALLOUT_raise_gp0, x->in.unit);
+    idiom_never(x);
+}
+
+void idiom_check_target(struct xlate *x)
+{
+    if (!has_code_limit(x))
+        return;
+    e_mov_m32_r32(x->e, vcpu_mem(VCPU_OFS(tmp)), H_EA);
+    idiom_callout(x, CALLOUT_check_branch, 0);
+    e_mov_r32_m32(x->e, H_EA, vcpu_mem(VCPU_OFS(tmp)));
+}
+
+static void put_transfer_by_address(struct emit *e, struct xlate *x, uint32_t target)
+{
+    if (idiom_target_faults(x, target)) {
+        struct emit *part = x->e;
+
+        x->e = e;
+        idiom_raise_gp0(x);
+        x->e = part;
+        return;
+    }
     if (by_dispatcher(x)) {
         idiom_exit(e, EXIT_DISPATCH, target);
         return;

@@ -52,23 +52,35 @@ void lower_jecxz(struct xlate *x)
     branch_if_zero(x, true);
 }
 
-/* LOOPNE E0, LOOPE E1, LOOP E2: count down without touching flags; E0 and E1 test ZF as well. */
-void lower_loop(struct xlate *x)
+/* RCX = count - 1, cut to the address size; the count itself too if wanted. */
+static void count_down(struct xlate *x, bool writes_count)
 {
-    uint8_t *out = NULL;
-
     e_lea_r32(x->e, H_RCX, hmem_base(H_ECX, -1));
     if (x->in.asize == 4) {
-        e_mov_r32_r32(x->e, H_ECX, H_RCX);
+        if (writes_count)
+            e_mov_r32_r32(x->e, H_ECX, H_RCX);
     } else {
-        e_op_rr(x->e, ENC_66, 0x89, H_RCX, H_ECX);
+        if (writes_count)
+            e_op_rr(x->e, ENC_66, 0x89, H_RCX, H_ECX);
         e_movzx_r32_r16(x->e, H_RCX, H_RCX);
     }
+}
+
+/* LOOPNE E0, LOOPE E1, LOOP E2: count down without touching flags; E0 and E1 test ZF as well. A
+ * branch that faults leaves the count as it was. */
+void lower_loop(struct xlate *x)
+{
+    bool faults = idiom_target_faults(x, target(x));
+    uint8_t *out = NULL;
+
+    count_down(x, !faults);
     if (x->in.opcode != 0xe2) /* jz or jnz past the branch */
         out = e_jcc32_fwd(x->e, x->in.opcode == 0xe0 ? 4 : 5);
     branch_if_zero(x, false);
     if (out && !x->e->overflow)
         e_patch32(out, x->e->p);
+    if (faults)
+        count_down(x, true);
 }
 
 /* ---- calls and returns ------------------------------------------------------------------------ */
@@ -95,6 +107,11 @@ static bool push_return(struct xlate *x)
 
 void lower_call(struct xlate *x)
 {
+    if (idiom_target_faults(x, target(x))) { /* before the stack is looked at */
+        idiom_raise_gp0(x);
+        x->ends = true;
+        return;
+    }
     if (!push_return(x))
         return;
     if (x->is_cold) /* a store that hits code leaves to where the call goes */
@@ -103,7 +120,7 @@ void lower_call(struct xlate *x)
         idiom_call(x, target(x));
 }
 
-/* Target EIP of an indirect transfer into R8. */
+/* Target EIP of an indirect transfer into R8, within the limit of CS. */
 static bool load_target(struct xlate *x)
 {
     struct guest_ea ea;
@@ -114,6 +131,7 @@ static bool load_target(struct xlate *x)
             e_movzx_r32_r16(x->e, H_EA, guest_to_host[x->in.rm]);
         else
             e_mov_r32_r32(x->e, H_EA, guest_to_host[x->in.rm]);
+        idiom_check_target(x);
         return true;
     }
     idiom_ea_of_insn(&x->in, &ea);
@@ -123,6 +141,7 @@ static bool load_target(struct xlate *x)
         e_movzx_r32_m16(x->e, H_EA, m);
     else
         e_mov_r32_m32(x->e, H_EA, m);
+    idiom_check_target(x);
     return true;
 }
 
@@ -162,6 +181,7 @@ void lower_ret(struct xlate *x)
         e_movzx_r32_m16(x->e, H_EA, m);
     else
         e_mov_r32_m32(x->e, H_EA, m);
+    idiom_check_target(x);
     idiom_esp_add(x, (int32_t)(size + (x->in.imm_len ? x->in.imm & 0xffff : 0)));
     x->has_target_in_ea = true;
     if (idiom_join_before_transfer(x))

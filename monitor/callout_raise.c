@@ -1,6 +1,7 @@
 /*
  * Exceptions that the translator finds while it translates, raised when the instruction is
- * reached. The operand word's immediate is the instruction's unit (decoder.h).
+ * reached, and the one that it leaves to the target of an indirect branch. The operand word's
+ * immediate is the instruction's unit (decoder.h).
  */
 #include "monitor/callouts.h"
 #include "monitor/monitor.h"
@@ -33,6 +34,14 @@ enum exit_reason callout_raise_gp0(struct vcpu *cpu, uint64_t arg, uint32_t ea)
     (void)ea;
     vcpu_raise_error(cpu, EXC_GP, 0);
     return EXIT_FAULT;
+}
+
+/* An indirect near transfer of code that is not flat; `ea` is its target EIP. */
+enum exit_reason callout_check_branch(struct vcpu *cpu, uint64_t arg, uint32_t ea)
+{
+    if (ea <= cpu->segs[SEG_CS].limit)
+        return EXIT_RESUME;
+    return callout_raise_gp0(cpu, arg, ea);
 }
 
 enum exit_reason callout_unsupported(struct vcpu *cpu, uint64_t arg, uint32_t ea)

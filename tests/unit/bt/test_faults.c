@@ -441,6 +441,59 @@ static void code_ends_at_the_limit_of_its_segment(void **state)
     run_fixture_free(fx);
 }
 
+/* A near transfer beyond the limit is #GP(0) at itself, with the count, the stack and the stack pointer
+ * as they were; SDM vol. 2, CALL, JMP, Jcc, LOOP, RET. */
+static void transfer_beyond_the_limit_faults_at_itself(void **state)
+{
+    const struct {
+        const char *name;
+        struct guest_code code;
+        uint32_t ecx, eip; /* count before, offset of the transfer */
+    } cases[] = {
+        { "jmp", GUEST("nop; .byte 0xe9; .long 0x4000"), 0, 1 },
+        { "jmp back", GUEST("nop; .byte 0xe9; .long -0x2000"), 0, 1 },
+        { "jcc", GUEST("xor eax, eax; .byte 0x0f, 0x84; .long 0x4000"), 0, 2 },
+        { "jecxz", GUEST("jecxz 771b - 0x30"), 0, 0 },
+        { "loop", GUEST("loop 771b - 0x30"), 2, 0 },
+        { "loope", GUEST("xor eax, eax; loope 771b - 0x30"), 2, 2 },
+        { "call", GUEST("call 771b - 0x2000"), 0, 0 },
+        { "jmp register", GUEST("mov edx, 0x4000; jmp edx"), 0, 5 },
+        { "jmp memory", GUEST("jmp dword ptr [ebx]"), 0, 0 },
+        { "call register", GUEST("mov edx, 0x4000; call edx"), 0, 5 },
+        { "call memory", GUEST("call dword ptr [ebx]"), 0, 0 },
+        { "ret", GUEST("push 0x4000; ret"), 0, 5 },
+        { "ret n", GUEST("push 0x4000; ret 8"), 0, 5 },
+    };
+    struct run_fixture *fx = run_fixture_new();
+
+    (void)state;
+    for (size_t i = 0; i < 2 * ARRAY_LEN(cases); i++) {
+        bool has_no_stack = i >= ARRAY_LEN(cases); /* #GP comes before what the stack gives */
+        size_t n = i % ARRAY_LEN(cases);
+        uint32_t esp;
+
+        if (has_no_stack && cases[n].code.bytes[0] == 0x68) /* PUSH needs it */
+            continue;
+        put_code(fx, CODE + 0x10, cases[n].code);
+        put_u32(fx, DATA, 0x4000);
+        reset_state(fx);
+        vm_fixture_load_segment(fx->vm, SEG_CS, SEL_CODEB);
+        vm_fixture_enter(fx->vm);
+        esp = fx->cpu->gpr[ESP] = has_no_stack ? STACK : fx->cpu->gpr[ESP];
+        fx->cpu->gpr[ECX] = cases[n].ecx;
+        fx->cpu->gpr[EBX] = DATA;
+        run_from(fx, 0x10);
+        if (fx->frame.vector != EXC_GP || fx->frame.error != 0 || fx->frame.eip != 0x10 + cases[n].eip)
+            fail_msg("%s: vector %u at 0x%x", cases[n].name, fx->frame.vector, fx->frame.eip);
+        assert_int_equal(fx->frame.gpr[ECX], cases[n].ecx);
+        assert_int_equal(fx->frame.gpr[ESP], cases[n].code.bytes[0] == 0x68 ? esp - 4 : esp);
+    }
+    /* not taken, nothing happens */
+    run_in(fx, SEL_CODEB, 0x10, GUEST("or eax, 1; .byte 0x0f, 0x84; .long 0x4000; mov ecx, 1; loop 771b - 0x30; inc edx"));
+    assert_int_equal(fx->frame.gpr[ECX], 0);
+    run_fixture_free(fx);
+}
+
 /* Two code segments that differ in their limit alone: what was translated under the larger one
  * does not run under the smaller. */
 static void limit_of_the_code_segment_belongs_to_the_translation(void **state)
@@ -477,6 +530,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(code_of_16_bits),
         cmocka_unit_test(code_segment_with_a_base),
         cmocka_unit_test(code_ends_at_the_limit_of_its_segment),
+        cmocka_unit_test(transfer_beyond_the_limit_faults_at_itself),
         cmocka_unit_test(limit_of_the_code_segment_belongs_to_the_translation),
     };
 
