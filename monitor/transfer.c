@@ -384,8 +384,9 @@ void data_segments_revoke(struct vcpu *cpu, unsigned cpl)
     for (size_t i = 0; i < ARRAY_LEN(data_segs); i++) {
         struct segment *s = &cpu->segs[data_segs[i]];
         bool is_conforming = (s->attr & (DESC_CODE | DESC_CONFORM)) == (DESC_CODE | DESC_CONFORM);
+        bool is_inner = !is_conforming && ((s->attr & DESC_DPL) >> DESC_DPL_SHIFT) < cpl;
 
-        if ((s->attr & DESC_P) && !is_conforming && ((s->attr & DESC_DPL) >> DESC_DPL_SHIFT) < cpl)
+        if (sel_is_null(s->sel) || ((s->attr & DESC_P) && is_inner)) /* null selectors lose their RPL */
             *s = (struct segment){ .sel = 0 };
     }
 }

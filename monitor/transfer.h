@@ -210,7 +210,7 @@ static inline enum x86_rc eip_check(struct vcpu *cpu, const struct segment *cs, 
 /** Stack of a more privileged level from the current TSS. */
 enum x86_rc tss_stack(struct vcpu *cpu, unsigned cpl, unsigned ext, struct segment *ss, uint32_t *sp);
 
-/** Null the data segments that privilege `cpl` may not keep. */
+/** On a return to `cpl`, an outer level: null the data segments that it may not keep, and clear the RPL of null selectors. */
 void data_segments_revoke(struct vcpu *cpu, unsigned cpl);
 
 /** Commit a new CS, EIP and privilege, and bring derived state up to date. */

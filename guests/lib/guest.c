@@ -6,6 +6,7 @@
 
 #define COM1      0x3f8
 #define EXIT_PORT 0xf4
+#define BOCHS_SHUTDOWN 0x8900 /* a port that ends Bochs when it is told "Shutdown" */
 
 /* ---- bytes ----------------------------------------------------------------------------- */
 
@@ -117,9 +118,9 @@ void say(const char *fmt, ...)
 
 /* ---- reports ------------------------------------------------------------------------------- */
 
-static unsigned failures, differences;
+static unsigned failures;
 
-static void fail(const char *name, bool differs, const char *fmt, ...)
+static void fail(const char *name, const char *fmt, ...)
 {
     va_list ap;
 
@@ -127,11 +128,8 @@ static void fail(const char *name, bool differs, const char *fmt, ...)
     va_start(ap, fmt);
     say_args(fmt, ap);
     va_end(ap);
-    say(differs ? " [qemu-differs]\n" : "\n");
-    if (differs)
-        differences++;
-    else
-        failures++;
+    say("\n");
+    failures++;
 }
 
 void check(const char *name, bool good)
@@ -139,53 +137,37 @@ void check(const char *name, bool good)
     if (good)
         say("ok %s\n", name);
     else
-        fail(name, false, "does not hold");
-}
-
-static void compare(const char *name, uint32_t got, uint32_t want, bool differs)
-{
-    if (got == want)
-        say("ok %s\n", name);
-    else
-        fail(name, differs, "%x, expected %x", got, want);
+        fail(name, "does not hold");
 }
 
 void check_eq(const char *name, uint32_t got, uint32_t want)
 {
-    compare(name, got, want, false);
-}
-void check_eq_differs(const char *name, uint32_t got, uint32_t want)
-{
-    compare(name, got, want, true);
-}
-
-static void fault(const char *name, const struct context *c, uint32_t vector, uint32_t error, bool differs)
-{
-    if (c->vector == vector && c->error == error)
+    if (got == want)
         say("ok %s\n", name);
     else
-        fail(name, differs, "vector %u error %x at %x:%x (cr2 %x), expected vector %u error %x", c->vector,
-             c->error, c->cs, c->eip, c->cr2, vector, error);
+        fail(name, "%x, expected %x", got, want);
 }
 
 void check_fault(const char *name, const struct context *c, uint32_t vector, uint32_t error)
 {
-    fault(name, c, vector, error, false);
-}
-
-void check_fault_differs(const char *name, const struct context *c, uint32_t vector, uint32_t error)
-{
-    fault(name, c, vector, error, true);
+    if (c->vector == vector && c->error == error)
+        say("ok %s\n", name);
+    else
+        fail(name, "vector %u error %x at %x:%x (cr2 %x), expected vector %u error %x", c->vector, c->error, c->cs,
+             c->eip, c->cr2, vector, error);
 }
 
 void check_done(const char *name, const struct context *c)
 {
-    fault(name, c, VEC_DONE, 0, false);
+    check_fault(name, c, VEC_DONE, 0);
 }
 
 _Noreturn static void leave(enum guest_exit code)
 {
     outl(EXIT_PORT, code);
+    if (option_given("bochs")) /* which has no debug-exit port: its runner judges by the last line */
+        for (const char *word = "Shutdown"; *word; word++)
+            outb(BOCHS_SHUTDOWN, (uint8_t)*word);
     for (;;)
         __asm__ volatile("cli; hlt");
 }
@@ -199,8 +181,8 @@ _Noreturn void give_up(const char *why)
 void guest_finish(void);
 void guest_finish(void)
 {
-    say("done %u failures %u differences\n", failures, differences);
-    leave(failures ? GUEST_FAIL : differences ? GUEST_DIFFERS : GUEST_PASS);
+    say("done %u failures\n", failures);
+    leave(failures ? GUEST_FAIL : GUEST_PASS);
 }
 
 extern uint32_t boot_params;

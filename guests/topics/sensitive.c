@@ -247,7 +247,8 @@ static void segment_registers(int ring)
     check_eq(at(ring, "push_ds"), c.ecx & 0xffff, ds);
     check_eq(at(ring, "push_es"), c.edx & 0xffff, ds);
     check_eq(at(ring, "push_fs"), c.esi & 0xffff, SEL_UDATA);
-    check_eq(at(ring, "push_gs_null_with_rpl"), c.edi & 0xffff, 3);
+    /* a null selector keeps its RPL until a return to an outer level clears it: SDM vol. 2A, "IRET" */
+    check_eq(at(ring, "push_gs_null_with_rpl"), c.edi & 0xffff, ring ? 0 : 3);
     c = run_at(ring, s_push_seg16);
     check_eq(at(ring, "push_cs_16"), c.eax, cs);
     check_eq(at(ring, "push_cs_16_moves_esp_by_2"), c.ebx, 2);
