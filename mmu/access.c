@@ -42,7 +42,7 @@ static enum x86_rc resolve_walk(struct vcpu *cpu, gva_t va, unsigned access, str
         shadow_fill(m, id, gva_page(va), pfn, &w, is_store && is_direct);
     else
         shadow_unfill(m, id, gva_page(va));
-    out->host = is_direct ? m->ram + w.pa.v : NULL;
+    out->host = is_direct ? page_host(m, pfn, flags) + (w.pa.v & GUEST_PAGE_MASK) : NULL;
     out->pa = w.pa;
     return X86_OK;
 }
@@ -93,18 +93,9 @@ static void place_write(struct mmu *m, const struct place *p, const void *buf, u
         copy_bytes(p->host, buf, len);
         return;
     }
-    switch ((enum region_kind)(page_flags(m, gpa_page(p->pa)) & PAGE_KIND)) {
-    case REGION_RAM:
+    if ((page_flags(m, gpa_page(p->pa)) & PAGE_KIND) == REGION_RAM)
         STAT_INC(m->cpu, traced_store);
-        copy_bytes(m->ram + p->pa.v, buf, len);
-        trace_report(m, p->pa, len);
-        break;
-    case REGION_ROM:
-        break;
-    case REGION_MMIO:
-        device_write(m, p->pa, buf, len);
-        break;
-    }
+    phys_store(m, p->pa, buf, len);
 }
 
 /* The one or two pages of an access; *first gets the bytes in the first. */

@@ -38,11 +38,17 @@ static bool rmap_has(struct mmu *m, enum mmu_view_id id, uint32_t vpn, uint64_t 
 static void audit_slots(struct audit *a, uint32_t vpn, uint64_t load, uint64_t store)
 {
     struct mmu *m = a->m;
-    uint64_t ofs = load + ((uint64_t)vpn << GUEST_PAGE_SHIFT) - (uint64_t)(uintptr_t)m->ram;
+    uint64_t host = load + ((uint64_t)vpn << GUEST_PAGE_SHIFT);
+    uint64_t ofs = host - (uint64_t)(uintptr_t)m->ram;
     uint64_t pfn = ofs >> GUEST_PAGE_SHIFT;
 
     if (!load) {
         expect(a, !store, vpn, "store slot without load slot");
+        return;
+    }
+    if (host - (uint64_t)(uintptr_t)m->rom < (uint64_t)m->rom_pages << GUEST_PAGE_SHIFT) {
+        expect(a, !(host & GUEST_PAGE_MASK), vpn, "load slot leads into the middle of a page of ROM");
+        expect(a, !store, vpn, "store slot of the ROM image");
         return;
     }
     if ((ofs & GUEST_PAGE_MASK) || pfn >= m->ram_pages) {

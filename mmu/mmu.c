@@ -20,6 +20,10 @@ struct mmu *mmu_new(struct vcpu *cpu, const struct mmu_config *config)
     m->cpu = cpu;
     m->ram = config->ram;
     m->ram_pages = config->ram_bytes >> GUEST_PAGE_SHIFT;
+    ASSERT(!config->rom || (uintptr_t)config->rom > UINT32_MAX);
+    ASSERT(config->rom_bytes <= ROM_IMAGE_MAX && (config->rom_bytes & GUEST_PAGE_MASK) == 0);
+    m->rom = config->rom;
+    m->rom_pages = config->rom ? config->rom_bytes >> GUEST_PAGE_SHIFT : 0;
     m->ops = config->ops;
     m->kind = platform_reserve(m->ram_pages);
     if (!m->kind || !rmap_init(m) || !view_init(&m->view[VIEW_SUPERVISOR]) ||

@@ -46,12 +46,17 @@ struct mmu_ops {
     void (*fetch_drop_range)(void *ctx, enum mmu_view_id view, gva_t va, uint32_t bytes);
 };
 
-/** Physical memory regions. RAM is one block of host memory indexed by PA (holes included). */
-enum region_kind { REGION_RAM, REGION_ROM, REGION_MMIO };
+/** Physical memory regions. RAM is one block of host memory indexed by PA (holes included).
+ *  REGION_ROM reads that block and ignores writes; REGION_IMAGE shows the ROM image. */
+enum region_kind { REGION_RAM, REGION_ROM, REGION_MMIO, REGION_IMAGE };
+
+#define ROM_IMAGE_MAX (512u << 10)
 
 struct mmu_config {
     uint8_t *ram;        /* host mapping; byte i is PA i for all of [0, ram_bytes)      */
     uint64_t ram_bytes;  /* multiple of 4 KiB                                           */
+    const uint8_t *rom;  /* the firmware's image, page-aligned; NULL: none              */
+    uint32_t rom_bytes;  /* multiple of 4 KiB, at most ROM_IMAGE_MAX                    */
     struct mmu_ops ops;
 };
 
@@ -59,8 +64,17 @@ struct mmu_config {
 struct mmu *mmu_new(struct vcpu *cpu, const struct mmu_config *config);
 void mmu_free(struct mmu *m);
 
-/** Claim [pa, pa+bytes) for devices (MMIO) or as ROM (reads RAM, writes ignored). Page granular. */
+/**
+ * Claim [pa, pa+bytes) for devices (MMIO), as ROM (reads RAM, writes ignored) or for the ROM image.
+ * Page granular. Drops every mapping. Code translated from there is the caller's to drop.
+ *
+ * The image's last byte is at 4 GiB - 1, always, and again at 1 MiB - 1 as far as REGION_IMAGE was
+ * asked for, which is possible from 1 MiB - rom_bytes on.
+ */
 void mmu_set_region(struct mmu *m, gpa_t pa, uint64_t bytes, enum region_kind kind);
+/** The same for a range whose reads are answered by `reads`, while writes go to the RAM that
+ *  lies hidden there: a chipset's shadow RAM as it is being filled. */
+void mmu_set_region_write_ram(struct mmu *m, gpa_t pa, uint64_t bytes, enum region_kind reads);
 
 /* ---- walks and accesses ------------------------------------------------------ */
 
@@ -100,8 +114,8 @@ enum x86_rc mmu_write(struct vcpu *cpu, gva_t va, const void *buf, unsigned size
 enum x86_rc mmu_read_system(struct vcpu *cpu, gva_t va, void *buf, unsigned size);
 enum x86_rc mmu_write_system(struct vcpu *cpu, gva_t va, const void *buf, unsigned size);
 
-/** Physical accesses: the loader, devices' DMA, tests. Out of range reads all ones. Writes
- *  to traced pages report through traced_write. */
+/** Physical accesses: devices' DMA, firmware tables, tests. Out of range reads all ones. Writes
+ *  to traced pages report through traced_write; ROM ignores them. */
 void mmu_phys_read(struct mmu *m, gpa_t pa, void *buf, uint32_t len);
 void mmu_phys_write(struct mmu *m, gpa_t pa, const void *buf, uint32_t len);
 

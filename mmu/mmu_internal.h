@@ -30,9 +30,11 @@
 #define PG_FETCHED   0x08u /* fetched through a mapping that is not global              */
 #define PG_FETCHED_G 0x10u /* fetched through a global mapping                          */
 
-/* The byte of the physical map for a page of the RAM block: an enum region_kind and PAGE_TRACED.
- * 0 is plain RAM that may have store slots. Pages past the block count as REGION_MMIO. */
+/* The byte of the physical map for a page of the RAM block: an enum region_kind and flags. 0 is plain
+ * RAM that may have store slots. Pages past the block count as REGION_MMIO, and as REGION_IMAGE where
+ * the ROM image ends at 4 GiB. */
 #define PAGE_KIND   0x03u
+#define PAGE_WRITES_RAM 0x20u /* not REGION_RAM, but writes go to the RAM block            */
 #define PAGE_TRACED 0x80u /* holds translated code                                        */
 #define PAGE_TABLE  0x40u /* a page table that a window's mappings came from              */
 #define PAGE_GUARDED (PAGE_TRACED | PAGE_TABLE)
@@ -72,6 +74,8 @@ struct mmu {
     uint8_t *ram;
     uint64_t ram_pages;
     uint8_t *kind; /* [ram_pages] */
+    const uint8_t *rom;
+    uint32_t rom_pages;
     struct mmu_ops ops;
     struct view view[VIEW_COUNT];
 
@@ -84,9 +88,14 @@ struct mmu {
 
 /* ---- physical map (ram.c) ---------------------------------------------------- */
 
+#define PFN_1M 0x100u
+#define PFN_4G 0x100000u
+
 static inline unsigned page_flags(const struct mmu *m, uint64_t pfn)
 {
-    return pfn < m->ram_pages ? m->kind[pfn] : REGION_MMIO;
+    if (__builtin_expect(pfn < m->ram_pages, 1))
+        return m->kind[pfn];
+    return pfn < PFN_4G && pfn >= PFN_4G - m->rom_pages ? REGION_IMAGE : REGION_MMIO;
 }
 
 /** Host address of a page of the RAM block. */
@@ -94,6 +103,18 @@ static inline uint8_t *ram_page(const struct mmu *m, uint64_t pfn)
 {
     return m->ram + (pfn << GUEST_PAGE_SHIFT);
 }
+
+/** Host address of what is read from a page that is not REGION_MMIO. Only RAM may be written there. */
+static inline uint8_t *page_host(const struct mmu *m, uint64_t pfn, unsigned flags)
+{
+    if (__builtin_expect((flags & PAGE_KIND) != REGION_IMAGE, 1))
+        return ram_page(m, pfn);
+    uint64_t from_end = (pfn < PFN_1M ? PFN_1M : PFN_4G) - pfn;
+    return (uint8_t *)(uintptr_t)m->rom + ((m->rom_pages - from_end) << GUEST_PAGE_SHIFT);
+}
+
+/** A write that no slot takes: traced RAM, ROM or device. `pa` to the page's end has room for it. */
+void phys_store(struct mmu *m, gpa_t pa, const void *buf, uint32_t len);
 
 /** The A20 gate is between the processor and the bus: page tables are masked as well. */
 static inline uint64_t a20_mask(const struct vcpu *cpu, uint64_t pa)

@@ -1,26 +1,43 @@
 /*
  * The physical map: a byte for each page of the RAM block says RAM, ROM, device or traced
  * RAM; every page past the block is a device page that nobody answers for, whose reads the
- * machine turns into all ones. Holes in RAM (the VGA window, say) exist in the block as
- * well but cannot be reached while they are marked as devices.
+ * machine turns into all ones, or a page of the ROM image, which ends at 4 GiB. Holes in RAM (the
+ * VGA window, say) exist in the block as well but cannot be reached while they are marked as
+ * devices. Below 1 MiB a chipset may show the ROM image instead of the block, and let writes go to
+ * the block meanwhile.
  */
 #include "mmu/mmu_internal.h"
+#include "mmu/window_internal.h"
 
-void mmu_set_region(struct mmu *m, gpa_t pa, uint64_t bytes, enum region_kind kind)
+static void set_pages(struct mmu *m, gpa_t pa, uint64_t bytes, unsigned flags)
 {
     uint64_t first = gpa_page(pa);
     uint64_t end = (pa.v + bytes + GUEST_PAGE_MASK) >> GUEST_PAGE_SHIFT;
 
+    ASSERT((flags & PAGE_KIND) != REGION_IMAGE || (end <= PFN_1M && first + m->rom_pages >= PFN_1M));
     for (uint64_t pfn = first; pfn < end && pfn < m->ram_pages; pfn++)
-        m->kind[pfn] = (uint8_t)((m->kind[pfn] & PAGE_GUARDED) | kind);
+        m->kind[pfn] = (uint8_t)((m->kind[pfn] & PAGE_GUARDED) | flags);
     shadow_flush(m);
+    windows_flush(m);
+}
+
+void mmu_set_region(struct mmu *m, gpa_t pa, uint64_t bytes, enum region_kind kind)
+{
+    set_pages(m, pa, bytes, kind);
+}
+
+void mmu_set_region_write_ram(struct mmu *m, gpa_t pa, uint64_t bytes, enum region_kind reads)
+{
+    set_pages(m, pa, bytes, reads == REGION_RAM ? (unsigned)REGION_RAM : reads | PAGE_WRITES_RAM);
 }
 
 hva_t mmu_ram_ptr(struct mmu *m, gpa_t pa)
 {
-    if ((page_flags(m, gpa_page(pa)) & PAGE_KIND) == REGION_MMIO)
+    unsigned flags = page_flags(m, gpa_page(pa));
+
+    if ((flags & PAGE_KIND) == REGION_MMIO)
         return (hva_t){ NULL };
-    return (hva_t){ m->ram + pa.v };
+    return (hva_t){ page_host(m, gpa_page(pa), flags) + (pa.v & GUEST_PAGE_MASK) };
 }
 
 /* ---- devices ------------------------------------------------------------------ */
@@ -88,21 +105,37 @@ void mmu_phys_read(struct mmu *m, gpa_t pa, void *buf, uint32_t len)
     }
 }
 
-/* ROM is written as RAM is: the loader and the firmware's tables come this way. */
+void phys_store(struct mmu *m, gpa_t pa, const void *buf, uint32_t len)
+{
+    unsigned flags = page_flags(m, gpa_page(pa));
+
+    switch ((enum region_kind)(flags & PAGE_KIND)) {
+    case REGION_RAM:
+        copy_bytes(m->ram + pa.v, buf, len);
+        trace_report(m, pa, len);
+        break;
+    case REGION_ROM:
+    case REGION_IMAGE:
+        if (flags & PAGE_WRITES_RAM) /* nobody reads it now, so no code was made from it */
+            copy_bytes(m->ram + pa.v, buf, len);
+        break;
+    case REGION_MMIO:
+        if (flags & PAGE_WRITES_RAM)
+            copy_bytes(m->ram + pa.v, buf, len);
+        else
+            device_write(m, pa, buf, len);
+        break;
+    }
+}
+
 void mmu_phys_write(struct mmu *m, gpa_t pa, const void *buf, uint32_t len)
 {
     const uint8_t *from = buf;
 
     while (len) {
         uint32_t n = bytes_to_page_end(pa.v, len);
-        hva_t to = mmu_ram_ptr(m, pa);
 
-        if (to.p) {
-            copy_bytes(to.p, from, n);
-            trace_report(m, pa, n);
-        } else {
-            device_write(m, pa, from, n);
-        }
+        phys_store(m, pa, from, n);
         from += n;
         pa.v += n;
         len -= n;

@@ -266,7 +266,7 @@ void shadow_fill(struct mmu *m, enum mmu_view_id id, uint32_t vpn, uint64_t pfn,
                  bool is_store)
 {
     struct view *v = &m->view[id];
-    uint64_t value = slot_value(ram_page(m, pfn), vpn);
+    uint64_t value = slot_value(page_host(m, pfn, page_flags(m, pfn)), vpn);
 
     /* Both of these may flush, so they come before the slots. */
     if (is_store) {

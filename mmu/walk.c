@@ -27,20 +27,21 @@
 /* Walks are most of what a miss costs: keep what seldom happens out of their frames. */
 #define COLD __attribute__((noinline, cold))
 
-static COLD uint32_t entry_read_device(struct mmu *m, uint64_t pa)
+static COLD uint32_t entry_read_elsewhere(struct mmu *m, uint64_t pa)
 {
     uint32_t entry;
 
-    device_read(m, gpa(pa), (uint8_t *)&entry, sizeof entry);
+    mmu_phys_read(m, gpa(pa), &entry, sizeof entry);
     return entry;
 }
 
 static inline uint32_t entry_read(struct mmu *m, uint64_t pa)
 {
+    unsigned flags = page_flags(m, pa >> GUEST_PAGE_SHIFT);
     uint32_t entry;
 
-    if (__builtin_expect((page_flags(m, pa >> GUEST_PAGE_SHIFT) & PAGE_KIND) == REGION_MMIO, 0))
-        return entry_read_device(m, pa);
+    if (__builtin_expect((flags & PAGE_KIND) >= REGION_MMIO, 0))
+        return entry_read_elsewhere(m, pa);
     __builtin_memcpy(&entry, m->ram + pa, sizeof entry);
     return entry;
 }
@@ -54,10 +55,10 @@ static COLD void entry_set_now(struct mmu *m, uint64_t pa, uint32_t low)
 {
     unsigned flags = page_flags(m, pa >> GUEST_PAGE_SHIFT);
 
-    if ((flags & PAGE_KIND) != REGION_RAM)
+    if ((flags & PAGE_KIND) != REGION_RAM && !(flags & PAGE_WRITES_RAM))
         return;
     __builtin_memcpy(m->ram + pa, &low, sizeof low);
-    if (flags & PAGE_TRACED)
+    if ((flags & (PAGE_KIND | PAGE_TRACED)) == (REGION_RAM | PAGE_TRACED))
         trace_report(m, gpa(pa), sizeof low);
 }
 

@@ -406,11 +406,13 @@ struct tables {
     uint32_t table_pages;      /* VA pages that one directory entry covers */
 };
 
+/* 0, not present, for tables elsewhere: then runs are one page long. */
 static uint64_t read_entry(struct mmu *m, uint64_t pa, unsigned bytes)
 {
+    unsigned flags = page_flags(m, pa >> GUEST_PAGE_SHIFT);
     uint64_t entry = 0;
 
-    if (pa >> GUEST_PAGE_SHIFT < m->ram_pages)
+    if ((flags & PAGE_KIND) == REGION_RAM || (flags & PAGE_KIND) == REGION_ROM)
         copy_bytes(&entry, m->ram + pa, bytes);
     return entry;
 }
@@ -442,7 +444,8 @@ static bool page_fits(const struct mmu *m, uint64_t pfn, bool is_writable)
 {
     unsigned flags = page_flags(m, pfn);
 
-    return is_writable ? flags == REGION_RAM : (flags & PAGE_KIND) != REGION_MMIO;
+    /* The ROM image is not in the file that windows show. */
+    return is_writable ? flags == REGION_RAM : (flags & PAGE_KIND) < REGION_MMIO;
 }
 
 /* Does VA page vpn of the same table continue the run, `delta` pages from its first? */
@@ -459,6 +462,8 @@ static bool pte_continues(const struct vcpu *cpu, const struct tables *t, uint32
 
 static void extend_in_table(const struct vcpu *cpu, const struct tables *t, struct run *r, uint32_t needs)
 {
+    if (!t->table)
+        return;
     for (unsigned i = 0; i < RUN_MAX && (r->vpn + r->npages) % t->table_pages; i++) {
         if (!pte_continues(cpu, t, r->vpn + r->npages, r->pfn + r->npages, r->is_writable, needs))
             break;

@@ -45,6 +45,11 @@ static void drop_range(void *ctx, enum mmu_view_id view, gva_t va, uint32_t byte
 
 struct fixture *fx_new(uint64_t ram_bytes)
 {
+    return fx_new_with_rom(ram_bytes, NULL, 0);
+}
+
+struct fixture *fx_new_with_rom(uint64_t ram_bytes, const uint8_t *rom, uint32_t rom_bytes)
+{
     struct fixture *fx = platform_reserve(sizeof *fx);
 
     fx->ram = platform_reserve(ram_bytes);
@@ -55,6 +60,8 @@ struct fixture *fx_new(uint64_t ram_bytes)
     fx->m = mmu_new(fx->cpu, &(struct mmu_config){
                                  .ram = fx->ram,
                                  .ram_bytes = ram_bytes,
+                                 .rom = rom,
+                                 .rom_bytes = rom_bytes,
                                  .ops = { fx, dev_read, dev_write, traced_write, drop_all, drop_range },
                              });
     mmu_set_region(fx->m, gpa(MMIO_PA), 0x2000, REGION_MMIO);

@@ -46,6 +46,7 @@ struct fixture {
 };
 
 struct fixture *fx_new(uint64_t ram_bytes);
+struct fixture *fx_new_with_rom(uint64_t ram_bytes, const uint8_t *rom, uint32_t rom_bytes);
 void fx_free(struct fixture *fx);
 /** cmocka setup and teardown around fx_new(RAM_BYTES). */
 int fx_setup(void **state);
