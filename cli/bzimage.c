@@ -67,93 +67,41 @@
 #define BP_E820             0x2d0u
 #define BP_BYTES            0x1000u
 
-#define E820_RAM      1u
-#define E820_RESERVED 2u
-
 #define BOOT_PARAMS_AT 0x90000u
 #define GDT_AT         0x91000u
 #define CMDLINE_AT     0x92000u
 #define CMDLINE_ROOM   0xb000u /* up to 0x9d000: well below the EBDA */
 #define CODE_AT        0x100000u
-#define EBDA_AT        0x9fc00u
-#define VGA_HOLE_AT    0xa0000u
-#define BIOS_AT        0xe0000u
 /* The kernel maps at least this much of low memory directly (896 MiB less room for vmalloc). */
 #define LOWMEM_SAFE 0x37000000u
-
-#define BOOT_CS   0x10u
-#define BOOT_DS   0x18u
-#define FLAT_CODE 0x00cf9b000000ffffull
-#define FLAT_DATA 0x00cf93000000ffffull
-
-static bool fail(char *error, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-static bool fail(char *error, const char *fmt, ...)
-{
-    va_list ap;
-
-    va_start(ap, fmt);
-    fmt_vformat(error, BZIMAGE_ERROR_BYTES, fmt, ap);
-    va_end(ap);
-    return false;
-}
-
-static uint32_t get16(const uint8_t *p)
-{
-    return (uint32_t)p[0] | (uint32_t)p[1] << 8;
-}
-static uint32_t get32(const uint8_t *p)
-{
-    return get16(p) | get16(p + 2) << 16;
-}
-static uint64_t get64(const uint8_t *p)
-{
-    return get32(p) | (uint64_t)get32(p + 4) << 32;
-}
-
-static void put16(uint8_t *p, uint32_t v)
-{
-    p[0] = (uint8_t)v;
-    p[1] = (uint8_t)(v >> 8);
-}
-
-static void put32(uint8_t *p, uint32_t v)
-{
-    put16(p, v);
-    put16(p + 2, v >> 16);
-}
-
-static void put64(uint8_t *p, uint64_t v)
-{
-    put32(p, (uint32_t)v);
-    put32(p + 4, (uint32_t)(v >> 32));
-}
 
 /* ---- reading the header ------------------------------------------------------------- */
 
 /* Name what people hand us by mistake. */
 static bool explain_wrong_file(const uint8_t *file, size_t bytes, char *error)
 {
-    if (bytes >= 5 && !memcmp(file, "\177ELF", 4))
-        return fail(error, "is a %s-bit ELF file, not a bzImage: use the kernel package's vmlinuz file",
-                    file[4] == 2 ? "64" : "32");
     if (bytes >= 2 && file[0] == 0x1f && file[1] == 0x8b)
-        return fail(error, "is a gzip file, not a bzImage (did you mean -initrd?)");
+        return image_fail(error, "is a gzip file: unpack it first, unless it is meant for -initrd");
     if (bytes >= 6 && !memcmp(file, "070701", 6))
-        return fail(error, "is a cpio archive, not a bzImage (did you mean -initrd?)");
+        return image_fail(error, "is a cpio archive: did you mean -initrd?");
     if (bytes == 0)
-        return fail(error, "is empty");
-    return fail(error, "is not a Linux kernel: no bzImage header");
+        return image_fail(error, "is empty");
+    return image_fail(error, "is not a kernel: it has no header of a bzImage, multiboot or ELF file");
 }
 
 static bool check_version(const struct bzimage *image, const uint8_t *file, char *error)
 {
     if (image->version < 0x0202)
-        return fail(error, "has boot protocol %u.%02u: at least 2.02 is needed", image->version >> 8,
-                    image->version & 0xffu);
+        return image_fail(error, "has boot protocol %u.%02u: at least 2.02 is needed", image->version >> 8,
+                          image->version & 0xffu);
     if (!(file[HDR_LOADFLAGS] & LOADED_HIGH))
-        return fail(error, "is a zImage, which is loaded low: a bzImage is needed");
-    if (image->version >= 0x020c && (get16(file + HDR_XLOADFLAGS) & XLF_KERNEL_64))
-        return fail(error, "is a 64-bit kernel: a 32-bit x86 one is needed");
+        return image_fail(error, "is a zImage, which is loaded low: a bzImage is needed");
+    if (!get_le32(file + HDR_CODE32_START))
+        return image_fail(
+            error, "can be entered in real mode only (its code32_start is 0): that needs a BIOS, which "
+                   "-kernel does without");
+    if (image->version >= 0x020c && (get_le16(file + HDR_XLOADFLAGS) & XLF_KERNEL_64))
+        return image_fail(error, "is a 64-bit kernel: a 32-bit x86 one is needed");
     return true;
 }
 
@@ -164,8 +112,8 @@ static void find_run_area(struct bzimage *image, const uint8_t *file)
     image->run_start = CODE_AT;
     image->run_end = CODE_AT + (uint64_t)image->code_bytes;
     if (image->version >= 0x020a) {
-        uint64_t start = get64(file + HDR_PREF_ADDRESS);
-        uint32_t size = get32(file + HDR_INIT_SIZE);
+        uint64_t start = get_le64(file + HDR_PREF_ADDRESS);
+        uint32_t size = get_le32(file + HDR_INIT_SIZE);
         /* an absurd address must not wrap the sum */
         if (start > (1ull << 40))
             start = 1ull << 40;
@@ -178,37 +126,43 @@ static void find_run_area(struct bzimage *image, const uint8_t *file)
 
 static bool check_truncated(const struct bzimage *image, const uint8_t *file, char *error)
 {
-    uint32_t paragraphs = get32(file + HDR_SYSSIZE);
+    uint32_t paragraphs = get_le32(file + HDR_SYSSIZE);
     uint64_t need;
 
     if (image->version < 0x0204)
         paragraphs &= 0xffffu;
     need = (uint64_t)paragraphs * 16;
     if (image->version >= 0x0208) {
-        uint64_t payload_end = (uint64_t)get32(file + HDR_PAYLOAD_OFS) + get32(file + HDR_PAYLOAD_LEN);
+        uint64_t payload_end = (uint64_t)get_le32(file + HDR_PAYLOAD_OFS) + get_le32(file + HDR_PAYLOAD_LEN);
         if (payload_end > need)
             need = payload_end;
     }
     /* syssize is rounded up: the last paragraph may be short */
     if (need > (uint64_t)image->code_bytes + 15)
-        return fail(error, "is truncated: its header announces %llu bytes of code, the file has %zu",
-                    (unsigned long long)need, image->code_bytes);
+        return image_fail(error, "is truncated: its header announces %llu bytes of code, the file has %zu",
+                          (unsigned long long)need, image->code_bytes);
     return true;
 }
 
-bool bzimage_parse(struct bzimage *image, const uint8_t *file, size_t bytes, char error[BZIMAGE_ERROR_BYTES])
+bool bzimage_is_bzimage(const uint8_t *file, size_t bytes)
+{
+    return bytes >= HDR_VERSION + 2 && get_le16(file + HDR_BOOT_FLAG) == 0xaa55u &&
+           !memcmp(file + HDR_MAGIC, "HdrS", 4);
+}
+
+bool bzimage_parse(struct bzimage *image, const uint8_t *file, size_t bytes, char error[IMAGE_ERROR_BYTES])
 {
     memset(image, 0, sizeof *image);
-    if (bytes < HDR_VERSION + 2 || get16(file + HDR_BOOT_FLAG) != 0xaa55u ||
-        memcmp(file + HDR_MAGIC, "HdrS", 4) != 0)
+    if (!bzimage_is_bzimage(file, bytes))
         return explain_wrong_file(file, bytes, error);
     image->setup = file;
-    image->version = (uint16_t)get16(file + HDR_VERSION);
+    image->version = (uint16_t)get_le16(file + HDR_VERSION);
 
     unsigned sects = file[HDR_SETUP_SECTS] ? file[HDR_SETUP_SECTS] : 4;
     size_t setup_bytes = (sects + 1) * 512u;
     if (bytes <= setup_bytes || bytes < HDR_END_MAX)
-        return fail(error, "is truncated: %zu bytes, its real-mode part alone has %zu", bytes, setup_bytes);
+        return image_fail(error, "is truncated: %zu bytes, its real-mode part alone has %zu", bytes,
+                          setup_bytes);
     image->code = file + setup_bytes;
     image->code_bytes = bytes - setup_bytes;
 
@@ -219,8 +173,8 @@ bool bzimage_parse(struct bzimage *image, const uint8_t *file, size_t bytes, cha
     if (!check_version(image, file, error) || !check_truncated(image, file, error))
         return false;
 
-    image->initrd_max = image->version >= 0x0203 ? get32(file + HDR_INITRD_MAX) : 0x37ffffffu;
-    image->cmdline_max = image->version >= 0x0206 ? get32(file + HDR_CMDLINE_SIZE) : 255;
+    image->initrd_max = image->version >= 0x0203 ? get_le32(file + HDR_INITRD_MAX) : 0x37ffffffu;
+    image->cmdline_max = image->version >= 0x0206 ? get_le32(file + HDR_CMDLINE_SIZE) : 255;
     if (image->cmdline_max > CMDLINE_ROOM - 1)
         image->cmdline_max = CMDLINE_ROOM - 1;
     find_run_area(image, file);
@@ -250,31 +204,22 @@ static uint32_t place_initrd(const struct bzimage *image, uint64_t ram_bytes, ui
 }
 
 bool bzimage_fits(const struct bzimage *image, uint64_t ram_bytes, uint64_t initrd_bytes,
-                  char error[BZIMAGE_ERROR_BYTES])
+                  char error[IMAGE_ERROR_BYTES])
 {
     if (image->run_end > ram_bytes)
-        return fail(error, "needs at least %lluM of guest memory to start: -m %lluM is too small",
-                    (unsigned long long)mib_up(image->run_end), (unsigned long long)(ram_bytes >> 20));
+        return image_fail(error, "needs at least %lluM of guest memory to start: -m %lluM is too small",
+                          (unsigned long long)mib_up(image->run_end), (unsigned long long)(ram_bytes >> 20));
     if (!initrd_bytes || place_initrd(image, ram_bytes, initrd_bytes))
         return true;
     if (place_initrd(image, LOWMEM_SAFE, initrd_bytes))
-        return fail(error, "and its initrd of %lluM need at least -m %lluM: -m %lluM is too small",
-                    (unsigned long long)mib_up(initrd_bytes),
-                    (unsigned long long)mib_up(image->run_end + initrd_bytes + GUEST_PAGE_SIZE),
-                    (unsigned long long)(ram_bytes >> 20));
-    return fail(
+        return image_fail(error, "and its initrd of %lluM need at least -m %lluM: -m %lluM is too small",
+                          (unsigned long long)mib_up(initrd_bytes),
+                          (unsigned long long)mib_up(image->run_end + initrd_bytes + GUEST_PAGE_SIZE),
+                          (unsigned long long)(ram_bytes >> 20));
+    return image_fail(
         error, "cannot take an initrd of %lluM: the most is %lluM whatever -m says",
         (unsigned long long)mib_up(initrd_bytes),
         (unsigned long long)((LOWMEM_SAFE > image->run_end ? LOWMEM_SAFE - image->run_end : 0) >> 20));
-}
-
-static void put_e820(uint8_t *params, uint64_t start, uint64_t end, uint32_t type)
-{
-    uint8_t *row = params + BP_E820 + params[BP_E820_COUNT]++ * 20u;
-
-    put64(row, start);
-    put64(row + 8, end - start);
-    put32(row + 16, type);
 }
 
 static void fill_screen(uint8_t *params)
@@ -283,48 +228,40 @@ static void fill_screen(uint8_t *params)
     params[BP_SCREEN_COLS] = 80;
     params[BP_SCREEN_LINES] = 25;
     params[BP_SCREEN_IS_VGA] = 1;
-    put16(params + BP_SCREEN_POINTS, 16);
+    put_le16(params + BP_SCREEN_POINTS, 16);
 }
 
 static void fill_memory(uint8_t *params, uint64_t ram_bytes)
 {
     uint64_t extended_k = (ram_bytes >> 10) - 1024;
+    struct e820_row rows[E820_ROWS];
 
-    put16(params + BP_SCREEN_EXT_MEM_K, extended_k > 0xfc00 ? 0xfc00 : (uint32_t)extended_k);
-    put32(params + BP_ALT_MEM_K, (uint32_t)extended_k);
-    put_e820(params, 0, EBDA_AT, E820_RAM);
-    put_e820(params, EBDA_AT, VGA_HOLE_AT, E820_RESERVED);
-    put_e820(params, BIOS_AT, CODE_AT, E820_RESERVED);
-    put_e820(params, CODE_AT, ram_bytes, E820_RAM);
-}
-
-/* The kernel asks the BIOS data area where conventional memory ends and looks for tables there. */
-static void fill_bios_data(uint8_t *ram)
-{
-    put16(ram + 0x400, 0x3f8);         /* COM1 */
-    put16(ram + 0x40e, EBDA_AT >> 4);  /* EBDA segment */
-    put16(ram + 0x413, EBDA_AT >> 10); /* conventional memory in KiB */
-    ram[0x449] = 3;                    /* video mode, columns, CRT port, rows - 1 */
-    put16(ram + 0x44a, 80);
-    put16(ram + 0x463, 0x3d4);
-    ram[0x484] = 24;
-    put16(ram + 0x485, 16);
+    put_le16(params + BP_SCREEN_EXT_MEM_K, extended_k > 0xfc00 ? 0xfc00 : (uint32_t)extended_k);
+    put_le32(params + BP_ALT_MEM_K, (uint32_t)extended_k);
+    image_memory_map(ram_bytes, rows);
+    params[BP_E820_COUNT] = E820_ROWS;
+    for (unsigned i = 0; i < E820_ROWS; i++) {
+        uint8_t *row = params + BP_E820 + i * 20u;
+        put_le64(row, rows[i].start);
+        put_le64(row + 8, rows[i].bytes);
+        put_le32(row + 16, rows[i].type);
+    }
 }
 
 static void fill_header(const struct bzimage *image, uint8_t *params)
 {
     memcpy(params + HDR_START, image->setup + HDR_START, image->header_end - HDR_START);
-    put16(params + HDR_VID_MODE, VID_MODE_NORMAL);
+    put_le16(params + HDR_VID_MODE, VID_MODE_NORMAL);
     params[HDR_LOADER] = LOADER_OTHER;
     params[HDR_LOADFLAGS] |= LOADED_HIGH;
     params[HDR_LOADFLAGS] &= (uint8_t) ~(KEEP_SEGMENTS | CAN_USE_HEAP);
-    put32(params + HDR_CODE32_START, CODE_AT);
-    put32(params + HDR_CMDLINE_PTR, CMDLINE_AT);
+    put_le32(params + HDR_CODE32_START, CODE_AT);
+    put_le32(params + HDR_CMDLINE_PTR, CMDLINE_AT);
 }
 
 bool bzimage_place(const struct bzimage *image, uint8_t *ram, uint64_t ram_bytes, const uint8_t *initrd,
-                   uint64_t initrd_bytes, const char *cmdline, struct bzimage_entry *entry,
-                   char error[BZIMAGE_ERROR_BYTES])
+                   uint64_t initrd_bytes, const char *cmdline, struct boot_entry *entry,
+                   char error[IMAGE_ERROR_BYTES])
 {
     size_t cmdline_bytes = strlen(cmdline);
     uint8_t *params = ram + BOOT_PARAMS_AT;
@@ -332,32 +269,24 @@ bool bzimage_place(const struct bzimage *image, uint8_t *ram, uint64_t ram_bytes
     if (!bzimage_fits(image, ram_bytes, initrd_bytes, error))
         return false;
     if (cmdline_bytes > image->cmdline_max)
-        return fail(error, "takes a command line of at most %u bytes: -append has %zu", image->cmdline_max,
-                    cmdline_bytes);
+        return image_fail(error, "takes a command line of at most %u bytes: -append has %zu",
+                          image->cmdline_max, cmdline_bytes);
 
     memset(params, 0, BP_BYTES);
     fill_header(image, params);
     fill_screen(params);
     fill_memory(params, ram_bytes);
-    fill_bios_data(ram);
+    image_bios_data(ram);
     memcpy(ram + CMDLINE_AT, cmdline, cmdline_bytes + 1);
     memcpy(ram + CODE_AT, image->code, image->code_bytes);
-    put64(ram + GDT_AT + BOOT_CS, FLAT_CODE);
-    put64(ram + GDT_AT + BOOT_DS, FLAT_DATA);
 
-    *entry = (struct bzimage_entry){
-        .eip = CODE_AT,
-        .esi = BOOT_PARAMS_AT,
-        .gdt_base = GDT_AT,
-        .gdt_limit = 4 * 8 - 1,
-        .cs = BOOT_CS,
-        .ds = BOOT_DS,
-    };
+    *entry = (struct boot_entry){ .eip = CODE_AT, .esi = BOOT_PARAMS_AT };
+    image_put_gdt(ram, GDT_AT, entry);
     if (initrd_bytes) {
         entry->initrd_at = place_initrd(image, ram_bytes, initrd_bytes);
         memcpy(ram + entry->initrd_at, initrd, initrd_bytes);
-        put32(params + HDR_RAMDISK_IMAGE, entry->initrd_at);
-        put32(params + HDR_RAMDISK_SIZE, (uint32_t)initrd_bytes);
+        put_le32(params + HDR_RAMDISK_IMAGE, entry->initrd_at);
+        put_le32(params + HDR_RAMDISK_SIZE, (uint32_t)initrd_bytes);
     }
     return true;
 }

@@ -5,11 +5,7 @@
 #ifndef CLI_BZIMAGE_H
 #define CLI_BZIMAGE_H
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#define BZIMAGE_ERROR_BYTES 256u
+#include "cli/image.h"
 
 /** What the setup header says. Pointers lead into the caller's buffer. */
 struct bzimage {
@@ -23,16 +19,11 @@ struct bzimage {
     uint64_t run_start, run_end; /* memory the kernel uses before it reads the map */
 };
 
-/** Where things went, and how to enter. */
-struct bzimage_entry {
-    uint32_t eip, esi; /* 32-bit entry; boot_params                           */
-    uint32_t gdt_base;
-    uint16_t gdt_limit, cs, ds;
-    uint32_t initrd_at; /* 0 without one                                       */
-};
+/** Is there a setup header? */
+bool bzimage_is_bzimage(const uint8_t *file, size_t bytes);
 
 /** @return false with a sentence in `error` when the buffer is not a kernel we can enter. */
-bool bzimage_parse(struct bzimage *image, const uint8_t *file, size_t bytes, char error[BZIMAGE_ERROR_BYTES]);
+bool bzimage_parse(struct bzimage *image, const uint8_t *file, size_t bytes, char error[IMAGE_ERROR_BYTES]);
 
 /**
  * Put kernel, initrd, command line and boot parameters into guest RAM.
@@ -43,11 +34,11 @@ bool bzimage_parse(struct bzimage *image, const uint8_t *file, size_t bytes, cha
  * @return false with a sentence in `error` when something does not fit.
  */
 bool bzimage_place(const struct bzimage *image, uint8_t *ram, uint64_t ram_bytes, const uint8_t *initrd,
-                   uint64_t initrd_bytes, const char *cmdline, struct bzimage_entry *entry,
-                   char error[BZIMAGE_ERROR_BYTES]);
+                   uint64_t initrd_bytes, const char *cmdline, struct boot_entry *entry,
+                   char error[IMAGE_ERROR_BYTES]);
 
 /** The same checks and address arithmetic without RAM: true when it would fit. */
 bool bzimage_fits(const struct bzimage *image, uint64_t ram_bytes, uint64_t initrd_bytes,
-                  char error[BZIMAGE_ERROR_BYTES]);
+                  char error[IMAGE_ERROR_BYTES]);
 
 #endif

@@ -1,128 +1,172 @@
 /*
- * The files of `-kernel` and `-initrd`, and the processor state that Linux' 32-bit boot
- * protocol asks for: protected mode without paging, flat segments from a GDT in guest
- * memory, interrupts off, ESI at boot_params, EBP, EDI and EBX zero.
+ * The files of `-kernel` and `-initrd`: which kind of kernel it is, its modules, and the
+ * processor state that all our protocols ask for: protected mode without paging, flat segments from
+ * a GDT in guest memory, interrupts off.
  *
- * Reference: the Linux kernel's documentation, "The Linux/x86 Boot Protocol",
- * section "32-bit Boot Protocol".
+ * The kind is found in QEMU's order: the setup header of a bzImage, a multiboot header, ELF. For a
+ * bzImage and a PVH kernel -initrd is a path. For multiboot it is a list, "FILE ARGUMENTS,FILE ARGUMENTS",
+ * in which a doubled comma stands for one; the kernel sees each entry as it is written.
+ *
+ * Reference: the Linux kernel's documentation, "The Linux/x86 Boot Protocol", section "32-bit Boot
+ * Protocol"; Multiboot Specification, "Machine state".
  */
 #include "cli/load.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/cpu.h"
 #include "base/log.h"
 
-#define FILE_MAX       (2ull << 30)
-#define READ_STEP      (1u << 20)
 #define FLAT_CODE_ATTR 0xc09bu /* G D P, code, readable, accessed */
 #define FLAT_DATA_ATTR 0xc093u /* G B P, data, writable, accessed */
 
-static bool fail_errno(char *error, const char *option, const char *path, int err)
+static bool fail(char error[LOAD_ERROR_BYTES], const char *option, const char *path, const char *why)
 {
+    fmt_format(error, LOAD_ERROR_BYTES, "%s '%.200s' %s", option, path, why);
+    for (char *p = error; *p; p++) /* a line is a line, whatever bytes the name holds */
+        if ((unsigned char)*p < 0x20 || *p == 0x7f)
+            *p = '?';
+    return false;
+}
+
+static bool open_file(struct file_image *f, const char *option, const char *path, char *error)
+{
+    int err = file_open(f, path);
+
+    if (!err)
+        return true;
     fmt_format(error, LOAD_ERROR_BYTES, "%s '%.200s': %s", option, path, strerror(err));
     return false;
 }
 
-/* Pipes and the like, whose size only reading tells. */
-static int read_stream(struct file_image *f, int fd)
-{
-    uint8_t *data = NULL;
-    size_t used = 0, room = 0;
+/* ---- modules ----------------------------------------------------------------------------- */
 
-    for (;;) {
-        if (room - used < READ_STEP) {
-            room = room ? room * 2 : 4 * READ_STEP;
-            uint8_t *grown = room > FILE_MAX ? NULL : realloc(data, room);
-            if (!grown) {
-                free(data);
-                return room > FILE_MAX ? EFBIG : ENOMEM;
-            }
-            data = grown;
+static bool add_module(struct boot_files *files, char *path, char *text, char *error)
+{
+    struct file_image *f = &files->module[files->module_count];
+
+    if (!open_file(f, "-initrd", path, error))
+        return false;
+    if (!f->bytes)
+        return fail(error, "-initrd", path, "is empty");
+    files->module_text[files->module_count++] = text;
+    return true;
+}
+
+/* "FILE ARGUMENTS": the name ends at the first space. The text is kept whole. */
+static bool add_listed(struct boot_files *files, const char *item, char *error)
+{
+    while (*item == ' ')
+        item++;
+    size_t name_len = strcspn(item, " ");
+    char *text = strdup(item), *path = strndup(item, name_len);
+    bool ok = false;
+
+    if (!text || !path)
+        fail(error, "-initrd", item, "cannot be loaded: out of memory");
+    else if (!name_len)
+        fail(error, "-initrd", item,
+             "has an entry without a file name: use \"FILE ARGUMENTS,FILE ARGUMENTS\"");
+    else if (files->module_count == IMAGE_MODULES_MAX)
+        fail(error, "-initrd", item, "is one module too many: the most is 64");
+    else
+        ok = add_module(files, path, text, error);
+    free(path);
+    if (!ok)
+        free(text);
+    return ok;
+}
+
+static bool open_list(struct boot_files *files, const char *list, char *error)
+{
+    char *item = malloc(strlen(list) + 1);
+    bool ok = item != NULL;
+
+    _Static_assert(IMAGE_MODULES_MAX == 64, "the message above says so");
+    if (!item)
+        return fail(error, "-initrd", list, "cannot be loaded: out of memory");
+    for (const char *p = list; ok;) {
+        size_t n = 0;
+        for (; *p && !(*p == ',' && p[1] != ','); p++) {
+            p += *p == ',';
+            item[n++] = *p;
         }
-        ssize_t n = read(fd, data + used, room - used);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0) {
-            int err = errno;
-            free(data);
-            return err;
-        }
-        if (n == 0)
+        item[n] = 0;
+        ok = add_listed(files, item, error);
+        if (!*p++)
             break;
-        used += (size_t)n;
     }
-    *f = (struct file_image){ .data = data, .bytes = used };
-    return 0;
+    free(item);
+    return ok;
 }
 
-static int map_file(struct file_image *f, int fd, uint64_t bytes)
+static bool open_modules(struct boot_files *files, const char *initrd, char *error)
 {
-    if (bytes > FILE_MAX)
-        return EFBIG;
-    void *p = mmap(NULL, bytes, PROT_READ, MAP_PRIVATE, fd, 0);
-    if (p == MAP_FAILED)
-        return errno;
-    *f = (struct file_image){ .data = p, .bytes = bytes, .is_mapped = true };
-    return 0;
+    if (!initrd)
+        return true;
+    if (files->kind == BOOT_MULTIBOOT)
+        return open_list(files, initrd, error);
+    char *path = strdup(initrd);
+    if (!path)
+        return fail(error, "-initrd", initrd, "cannot be loaded: out of memory");
+    bool ok = add_module(files, path, path, error);
+    if (!ok)
+        free(path);
+    return ok;
 }
 
-static bool image_open(struct file_image *f, const char *option, const char *path, char *error)
-{
-    struct stat st;
-    int err, fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+/* ---- the kernel --------------------------------------------------------------------------- */
 
-    memset(f, 0, sizeof *f);
-    if (fd < 0)
-        return fail_errno(error, option, path, errno);
-    if (fstat(fd, &st) < 0)
-        err = errno;
-    else if (S_ISDIR(st.st_mode))
-        err = EISDIR;
-    else if (S_ISREG(st.st_mode) && st.st_size > 0)
-        err = map_file(f, fd, (uint64_t)st.st_size);
-    else
-        err = read_stream(f, fd);
-    close(fd);
-    if (!err && f->bytes == 0) {
-        free((void *)(uintptr_t)f->data);
-        f->data = NULL;
+static bool parse_kernel(struct boot_files *files, char *why)
+{
+    const uint8_t *data = files->kernel.data;
+    size_t bytes = files->kernel.bytes;
+
+    files->kind = BOOT_BZIMAGE;
+    if (bzimage_is_bzimage(data, bytes))
+        return bzimage_parse(&files->bzimage, data, bytes, why);
+    files->kind = BOOT_MULTIBOOT;
+    if (multiboot_is_multiboot(data, bytes))
+        return multiboot_parse(&files->multiboot, data, bytes, why);
+    if (multiboot_is_version2(data, bytes))
+        return image_fail(why, "is a kernel for multiboot 2: only version 1 is supported");
+    files->kind = BOOT_ELF;
+    if (elf_is_elf(data, bytes))
+        return elf_parse(&files->elf, data, bytes, why);
+    return bzimage_parse(&files->bzimage, data, bytes, why); /* says what it is instead */
+}
+
+/* What can be said about the memory size before there is memory. */
+static bool check_fit(const struct boot_files *files, const struct options *o, char *why)
+{
+    switch (files->kind) {
+    case BOOT_BZIMAGE:
+        return bzimage_fits(&files->bzimage, o->ram_bytes, files->module[0].bytes, why);
+    case BOOT_MULTIBOOT:
+        return image_check(&files->multiboot.image, o->ram_bytes, why);
+    case BOOT_ELF:
+        return elf_fits(&files->elf, o->ram_bytes, why);
     }
-    return err ? fail_errno(error, option, path, err) : true;
-}
-
-static void image_close(struct file_image *f)
-{
-    if (f->is_mapped)
-        munmap((void *)(uintptr_t)f->data, f->bytes);
-    else
-        free((void *)(uintptr_t)f->data);
-    memset(f, 0, sizeof *f);
+    return false;
 }
 
 bool boot_files_open(struct boot_files *files, const struct options *o, char error[LOAD_ERROR_BYTES])
 {
-    char why[BZIMAGE_ERROR_BYTES];
+    char why[IMAGE_ERROR_BYTES];
 
     memset(files, 0, sizeof *files);
-    if (!image_open(&files->kernel, "-kernel", o->kernel, error))
+    if (!open_file(&files->kernel, "-kernel", o->kernel, error))
         return false;
-    if (o->initrd && !image_open(&files->initrd, "-initrd", o->initrd, error))
-        goto out_close;
-    if (o->initrd && !files->initrd.bytes) {
-        fmt_format(error, LOAD_ERROR_BYTES, "-initrd '%.200s' is empty", o->initrd);
+    if (!parse_kernel(files, why)) {
+        fail(error, "-kernel", o->kernel, why);
         goto out_close;
     }
-    if (bzimage_parse(&files->image, files->kernel.data, files->kernel.bytes, why) &&
-        bzimage_fits(&files->image, o->ram_bytes, files->initrd.bytes, why))
+    if (!open_modules(files, o->initrd, error))
+        goto out_close;
+    if (check_fit(files, o, why))
         return true;
-    fmt_format(error, LOAD_ERROR_BYTES, "-kernel '%.200s' %s", o->kernel, why);
+    fail(error, "-kernel", o->kernel, why);
 out_close:
     boot_files_close(files);
     return false;
@@ -130,28 +174,71 @@ out_close:
 
 void boot_files_close(struct boot_files *files)
 {
-    image_close(&files->kernel);
-    image_close(&files->initrd);
+    file_close(&files->kernel);
+    for (unsigned i = 0; i < files->module_count; i++) {
+        file_close(&files->module[i]);
+        free(files->module_text[i]);
+    }
+    files->module_count = 0;
 }
 
-bool boot_files_place(const struct boot_files *files, const struct options *o, uint8_t *ram,
-                      struct bzimage_entry *entry, char error[LOAD_ERROR_BYTES])
-{
-    char why[BZIMAGE_ERROR_BYTES];
+/* ---- placing -------------------------------------------------------------------------------- */
 
-    if (bzimage_place(&files->image, ram, o->ram_bytes, files->initrd.data, files->initrd.bytes,
-                      o->append ? o->append : "", entry, why))
-        return true;
-    fmt_format(error, LOAD_ERROR_BYTES, "-kernel '%.200s' %s", o->kernel, why);
+/* A multiboot kernel's command line begins with its own name. */
+static bool place_multiboot(const struct boot_files *files, const struct options *o, uint8_t *ram,
+                            const struct boot_module *modules, struct boot_entry *entry, char *why)
+{
+    const char *append = o->append ? o->append : "";
+    size_t bytes = strlen(o->kernel) + 1 + strlen(append) + 1;
+    char *cmdline = malloc(bytes);
+
+    if (!cmdline)
+        return image_fail(why, "cannot be placed: out of memory");
+    fmt_format(cmdline, bytes, "%s%s%s", o->kernel, *append ? " " : "", append);
+    bool ok = multiboot_place(&files->multiboot, ram, o->ram_bytes, modules, files->module_count, cmdline,
+                              entry, why);
+    free(cmdline);
+    return ok;
+}
+
+static bool place(const struct boot_files *files, const struct options *o, uint8_t *ram,
+                  struct boot_entry *entry, char *why)
+{
+    struct boot_module modules[IMAGE_MODULES_MAX];
+    const char *append = o->append ? o->append : "";
+
+    for (unsigned i = 0; i < files->module_count; i++)
+        modules[i] =
+            (struct boot_module){ files->module[i].data, files->module[i].bytes, files->module_text[i] };
+    switch (files->kind) {
+    case BOOT_BZIMAGE:
+        return bzimage_place(&files->bzimage, ram, o->ram_bytes, files->module[0].data,
+                             files->module[0].bytes, append, entry, why);
+    case BOOT_MULTIBOOT:
+        return place_multiboot(files, o, ram, modules, entry, why);
+    case BOOT_ELF:
+        return elf_place(&files->elf, ram, o->ram_bytes, modules, files->module_count, append, entry, why);
+    }
     return false;
 }
 
-void boot_enter(struct vcpu *cpu, const struct bzimage_entry *entry)
+bool boot_files_place(const struct boot_files *files, const struct options *o, uint8_t *ram,
+                      struct boot_entry *entry, char error[LOAD_ERROR_BYTES])
+{
+    char why[IMAGE_ERROR_BYTES];
+
+    return place(files, o, ram, entry, why) || fail(error, "-kernel", o->kernel, why);
+}
+
+void boot_enter(struct vcpu *cpu, const struct boot_entry *entry)
 {
     struct segment data = { .sel = entry->ds, .attr = FLAT_DATA_ATTR, .limit = 0xffffffffu };
 
     memset(cpu->gpr, 0, sizeof cpu->gpr);
+    cpu->gpr[EAX] = entry->eax;
+    cpu->gpr[EBX] = entry->ebx;
     cpu->gpr[ESI] = entry->esi;
+    cpu->gpr[ESP] = entry->esp;
     cpu->eip = entry->eip;
     vcpu_eflags_set(cpu, EFL_ONE);
     for (unsigned i = 0; i < SEG_COUNT; i++)

@@ -3,34 +3,38 @@
 #define CLI_LOAD_H
 
 #include "cli/bzimage.h"
+#include "cli/elf_image.h"
+#include "cli/file.h"
+#include "cli/multiboot.h"
 #include "cli/options.h"
 
 struct vcpu;
 
-/** A whole file in memory. */
-struct file_image {
-    const uint8_t *data; /* NULL when empty */
-    size_t bytes;
-    bool is_mapped;
-};
+enum boot_kind { BOOT_BZIMAGE, BOOT_MULTIBOOT, BOOT_ELF };
 
 /** What `-kernel` and `-initrd` name, checked. */
 struct boot_files {
-    struct file_image kernel, initrd;
-    struct bzimage image;
+    enum boot_kind kind;
+    struct file_image kernel;
+    struct bzimage bzimage;     /* BOOT_BZIMAGE   */
+    struct multiboot multiboot; /* BOOT_MULTIBOOT */
+    struct elf_image elf;       /* BOOT_ELF       */
+    struct file_image module[IMAGE_MODULES_MAX];
+    char *module_text[IMAGE_MODULES_MAX]; /* "FILE ARGUMENTS", as a multiboot kernel sees it */
+    unsigned module_count;
 };
 
 #define LOAD_ERROR_BYTES 512u
 
-/** Read and check both files against the memory size. On failure nothing is held. */
+/** Read and check all files against the memory size. On failure nothing is held. */
 bool boot_files_open(struct boot_files *files, const struct options *o, char error[LOAD_ERROR_BYTES]);
 void boot_files_close(struct boot_files *files);
 
 /** Fill zeroed guest RAM. */
 bool boot_files_place(const struct boot_files *files, const struct options *o, uint8_t *ram,
-                      struct bzimage_entry *entry, char error[LOAD_ERROR_BYTES]);
+                      struct boot_entry *entry, char error[LOAD_ERROR_BYTES]);
 
 /** The processor's state at the kernel's 32-bit entry. */
-void boot_enter(struct vcpu *cpu, const struct bzimage_entry *entry);
+void boot_enter(struct vcpu *cpu, const struct boot_entry *entry);
 
 #endif

@@ -240,7 +240,7 @@ static void machine_down(struct session *s)
 
 static bool machine_up(struct session *s, char error[LOAD_ERROR_BYTES])
 {
-    struct bzimage_entry entry;
+    struct boot_entry entry;
     struct vm_config config = make_config(s);
 
     if (!boot_files_place(&s->files, &s->options, s->ram, &entry, error))

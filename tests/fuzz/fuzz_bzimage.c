@@ -52,8 +52,8 @@ static void make_image(uint8_t *file)
 
 static void place(const struct bzimage *image, uint64_t ram_bytes, uint64_t initrd_bytes, size_t words)
 {
-    struct bzimage_entry entry;
-    char error[BZIMAGE_ERROR_BYTES];
+    struct boot_entry entry;
+    char error[IMAGE_ERROR_BYTES];
     uint8_t *ram = calloc(1, ram_bytes), *initrd = initrd_bytes ? calloc(1, initrd_bytes) : NULL;
     char *cmdline = malloc(words + 1);
 
@@ -83,7 +83,7 @@ static void place(const struct bzimage *image, uint64_t ram_bytes, uint64_t init
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct bzimage image;
-    char error[BZIMAGE_ERROR_BYTES] = "";
+    char error[IMAGE_ERROR_BYTES] = "";
 
     if (size < PARAMETERS)
         return 0;

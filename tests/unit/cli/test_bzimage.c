@@ -21,8 +21,8 @@
 static uint8_t file[FILE_BYTES];
 static uint8_t *ram;
 static struct bzimage image;
-static struct bzimage_entry entry;
-static char error[BZIMAGE_ERROR_BYTES];
+static struct boot_entry entry;
+static char error[IMAGE_ERROR_BYTES];
 
 static void put16(uint8_t *p, unsigned v)
 {
@@ -203,10 +203,11 @@ struct spoil {
 static void broken_headers_are_named(void **state)
 {
     static const struct spoil cases[] = {
-        { "boot flag", 0x1fe, 0, 2, "no bzImage header" },
-        { "magic", 0x202, 0, 4, "no bzImage header" },
+        { "boot flag", 0x1fe, 0, 2, "no header of a bzImage" },
+        { "magic", 0x202, 0, 4, "no header of a bzImage" },
         { "old protocol", 0x206, 0x0201, 2, "2.01" },
         { "zImage", 0x211, 0, 1, "zImage" },
+        { "real-mode entry only", 0x214, 0, 4, "real mode only" },
         { "64-bit kernel", 0x236, 1, 2, "64-bit" },
         { "code cut off", 0x1f4, CODE_BYTES / 16 + 2, 4, "truncated" },
         { "absurd code size", 0x1f4, 0xffffffff, 4, "truncated" },
@@ -264,12 +265,10 @@ static void other_files_are_recognised(void **state)
         size_t len;
         const char *says;
     } cases[] = {
-        { "\177ELF\2\1\1", 7, "64-bit ELF" },
-        { "\177ELF\1\1\1", 7, "32-bit ELF" },
         { "\x1f\x8b\x08\0\0\0", 6, "gzip" },
         { "0707010000", 10, "cpio" },
         { "", 0, "empty" },
-        { "#!/bin/sh\n", 10, "not a Linux kernel" },
+        { "#!/bin/sh\n", 10, "not a kernel" },
     };
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {

@@ -32,11 +32,25 @@ def bzimage(code, init_size=0x200000):
     h[0x202:0x206] = b'HdrS'
     struct.pack_into('<H', h, 0x206, 0x020f)
     h[0x211] = 1
+    struct.pack_into('<I', h, 0x214, 0x100000)
     struct.pack_into('<I', h, 0x22c, 0x7fffffff)
     struct.pack_into('<I', h, 0x238, 2047)
     struct.pack_into('<Q', h, 0x258, 0x100000)
     struct.pack_into('<I', h, 0x260, init_size)
     return bytes(h) + code
+
+
+def multiboot(code):
+    """A file by its addresses: loaded at 1 MiB, header first, then the code."""
+    header = struct.pack('<IIIIIIII', 0x1badb002, 0x10003, (-0x1badb002 - 0x10003) & 0xffffffff, 0x100000, 0x100000,
+                         0, 0, 0x100020)
+    return header + code.ljust(0x100, b'\0')
+
+
+def elf32(code, entry=0x200000):
+    header = b'\x7fELF\x01\x01\x01'.ljust(16, b'\0') + struct.pack('<HHIIIIIHHHHHH', 2, 3, 1, entry, 52, 0, 0, 52, 32,
+                                                                     1, 40, 0, 0)
+    return header + struct.pack('<IIIIIIII', 1, 84, 0x200000, 0x200000, len(code), len(code), 5, 4) + code
 
 
 def out_dx(port, value):
@@ -106,7 +120,7 @@ class Command(unittest.TestCase):
         self.fails(1, self.dir.name, 'directory', args=['-kernel', self.dir.name])
         self.fails(1, 'empty', args=['-kernel', empty])
         self.fails(1, '64-bit ELF', args=['-kernel', '/bin/true'])
-        self.fails(1, 'not a Linux kernel', args=['-kernel', self.file('text', b'hello ' * 1000)])
+        self.fails(1, 'not a kernel', args=['-kernel', self.file('text', b'hello ' * 1000)])
         self.fails(1, 'truncated', args=['-kernel', self.file('cut', bzimage(HALT)[:SETUP + 16])])
         self.fails(1, 'is empty', args=['-kernel', good, '-initrd', empty])
         self.fails(1, '/nonexistent', args=['-kernel', good, '-initrd', '/nonexistent'])
@@ -131,6 +145,38 @@ class Command(unittest.TestCase):
         r = self.run_it('-kernel', path, '-display', 'none', *DEBUG_EXIT)
         self.assertEqual((r.returncode, r.stderr), (11, b''))
         writer.wait()
+
+    # ---- multiboot and ELF -------------------------------------------------------------------
+    def test_a_multiboot_kernel_sees_its_command_line_and_modules(self):
+        # Prints the string whose pointer is at [ebx + 16], or of module n at [[ebx + 24] + 16 n + 8]
+        puts = bytes.fromhex('ba f8030000 8a06 46 84c0 7403 ee ebf6'.replace(' ', ''))
+        lf = bytes.fromhex('b00a ee'.replace(' ', ''))
+        code = (bytes.fromhex('8b7310') + puts + lf
+                + bytes.fromhex('8b7b18 8b7708'.replace(' ', '')) + puts + lf
+                + bytes.fromhex('8b07') + bytes.fromhex('8a00 ee'.replace(' ', ''))
+                + bytes.fromhex('8b7718') + puts + lf
+                + EXIT_5)
+        kernel, one, two = self.file('mb', multiboot(code)), self.file('o,e', b'1'), self.file('two', b'2')
+        r = self.run_it('-kernel', kernel, '-append', 'a "b"', '-initrd', '%s x=1,  %s' % (one.replace(',', ',,'), two),
+                        '-serial', 'stdio', '-m', '16M', *DEBUG_EXIT)
+        self.assertEqual((r.returncode, r.stderr), (11, b''))
+        self.assertEqual(r.stdout.decode(), '%s a "b"\n%s x=1\n1%s\n' % (kernel, one, two))
+
+    def test_a_plain_elf_file_is_entered_at_its_entry(self):
+        kernel = self.file('elf', elf32(serial_text(b'elf') + EXIT_5))
+        r = self.run_it('-kernel', kernel, '-serial', 'stdio', '-m', '16M', *DEBUG_EXIT)
+        self.assertEqual((r.returncode, r.stdout, r.stderr), (11, b'elf', b''))
+        self.fails(1, '-append', 'plain ELF', args=['-kernel', kernel, '-append', 'x', '-display', 'none'])
+
+    def test_bad_multiboot_files_and_modules_are_named(self):
+        good, one = self.file('mb', multiboot(HALT)), self.file('one', b'1')
+        self.fails(1, 'truncated', args=['-kernel', self.file('cut', multiboot(HALT)[:20])])
+        self.fails(1, '/nonexistent', args=['-kernel', good, '-initrd', one + ' x,/nonexistent y'])
+        self.fails(1, 'file name', args=['-kernel', good, '-initrd', one + ' x,,y,'])
+        self.fails(1, '64', args=['-kernel', good, '-initrd', ','.join([one] * 65)])
+        self.fails(1, '-m 2M', args=['-kernel', self.file('big', elf32(HALT, 0x200000)), '-m', '2M'])
+        version2 = struct.pack('<IIII', 0xe85250d6, 0, 16, -(0xe85250d6 + 16) & 0xffffffff)
+        self.fails(1, 'multiboot 2', args=['-kernel', self.file('mb2', version2.ljust(4096, b'\0'))])
 
     # ---- ends --------------------------------------------------------------------------------
     def test_debug_exit_makes_the_status(self):
