@@ -1017,6 +1017,21 @@ static void note_branch(struct build *b, const ZydisDecodedInstruction *insn)
                   insn->raw.imm[0].size / 8, c->code_len);
 }
 
+/*
+ * PUSH of a segment register writes two bytes on some processors and four on others (SDM vol. 2B, "PUSH");
+ * where the upper two are zero before, nobody can tell.
+ */
+static void prepare_segment_push(struct build *b, const struct encoding *e)
+{
+    bool is_push = e->map0f ? e->opcode == 0xa0 || e->opcode == 0xa8
+                            : e->opcode < 0x20 && (e->opcode & 0xe7) == 0x06;
+
+    if (is_push) {
+        EMIT(b, 0xc7, 0x44, 0x24, 0xfc, LE32(0));
+        b->glue = true;
+    }
+}
+
 /* MOV dword [ea], target in front of a jump through memory. */
 static void store_target(struct build *b, uint32_t va)
 {
@@ -1056,6 +1071,7 @@ static bool gen_insn(struct build *b, const struct mnemonic *m)
         define_flags(b);
     p = choose_prefixes(b, e, &insn, ops);
     prepare_implicit(b, &insn, ops);
+    prepare_segment_push(b, e);
     if (uses_stack(&insn) && !b->known[ESP] && chance(r, 25))
         set_reg(b, ESP, CASE_ESP);
     if (is_indirect(e) && !e->is_mem && !prepare_register_target(b, e))

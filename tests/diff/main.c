@@ -3,6 +3,7 @@
  * host's processor and the engine run them translated, and compares.
  *
  *   diff --cases 20000 --seed 7 --accel chain=off,tu-insns=1
+ *   diff --cases 2000000 --seed 7 --jobs 2
  *   diff --seed 7 --case 123 -v            one case, printed in full
  *   diff --file cases.txt                  the named cases
  *   diff --self                            the oracle against itself: is it repeatable?
@@ -26,7 +27,7 @@
 #include "bt/bt.h"
 #include "tests/diff/case.h"
 
-#define BATCH 200u
+#define BATCH 500u
 
 struct batch {
     unsigned n;
@@ -38,7 +39,7 @@ struct batch {
 struct options {
     uint64_t cases, seed, only_case;
     bool one_case, self, verbose, list, stats, log;
-    unsigned max_failures;
+    unsigned max_failures, jobs, job; /* job: which of the `jobs` processes this is */
     const char *only, *file, *accel;
     struct engine_options engine;
 };
@@ -55,7 +56,7 @@ static _Noreturn void usage(const char *what)
             "diff: %s\nusage: diff [--cases N] [--seed S] [--case K] [--only MNEMONIC] [--file CASES]\n"
             "            [--accel "
             "chain=on|off,tu-insns=N,tc-size=SIZE,mem=checked|window|adaptive,host=baseline,verify=off]\n"
-            "            [--self] [--list] [--stats] [--log] [--max-failures N] [-v]\n",
+            "            [--jobs N] [--self] [--list] [--stats] [--log] [--max-failures N] [-v]\n",
             what);
     exit(2);
 }
@@ -120,15 +121,16 @@ static void parse_options(int argc, char **argv, struct options *o)
         { "verbose", no_argument, NULL, 'v' },
         { "log", no_argument, NULL, 'd' },
         { "max-failures", required_argument, NULL, 'm' },
+        { "jobs", required_argument, NULL, 'j' },
         { NULL, 0, NULL, 0 },
     };
     int opt;
 
-    *o = (struct options){ .cases = 20000, .seed = 1, .max_failures = 10, .accel = "" };
+    *o = (struct options){ .cases = 20000, .seed = 1, .max_failures = 10, .jobs = 1, .accel = "" };
     o->engine = (struct engine_options){
         .chain = true, .verify = true, .tu_insns = 64, .tc_bytes = 32u << 20, .mem = MEM_CHECKED
     };
-    while ((opt = getopt_long(argc, argv, "n:s:c:o:a:f:v", longs, NULL)) != -1)
+    while ((opt = getopt_long(argc, argv, "n:s:c:o:a:f:j:v", longs, NULL)) != -1)
         switch (opt) {
         case 'n':
             o->cases = strtoull(optarg, NULL, 0);
@@ -152,6 +154,11 @@ static void parse_options(int argc, char **argv, struct options *o)
             break;
         case 'm':
             o->max_failures = (unsigned)strtoul(optarg, NULL, 0);
+            break;
+        case 'j':
+            o->jobs = (unsigned)strtoul(optarg, NULL, 0);
+            if (o->jobs < 1 || o->jobs > 64)
+                usage("--jobs wants 1 to 64");
             break;
         case 'S':
             o->self = true;
@@ -313,12 +320,14 @@ static void judge(const struct options *o, const struct batch *b, unsigned i, st
     t->failures += n != 0;
     if (n && t->failures > o->max_failures)
         return;
+    fflush(stdout);
     print_case(c);
     print_end("host      ", &b->host[i]);
     print_end("translated", &b->engine[i]);
     compare_results(c, &b->host[i], &b->engine[i], true);
     if (n)
         print_reproducer(o, c);
+    fflush(stdout);
 }
 
 static void run_batch(const struct options *o, struct batch *b, struct totals *t)
@@ -340,6 +349,8 @@ static void run_generated(const struct options *o, const struct gen *g, struct b
     uint64_t first = o->one_case ? o->only_case : 0, count = o->one_case ? 1 : o->cases;
 
     for (uint64_t i = 0; i < count; i++) {
+        if (i / BATCH % o->jobs != o->job)
+            continue;
         gen_case(g, o->seed, first + i, &b->cases[b->n++]);
         if (b->n == BATCH)
             run_batch(o, b, t);
@@ -425,6 +436,59 @@ static void run_file(const struct options *o, struct batch *b, struct totals *t)
         run_batch(o, b, t);
 }
 
+static struct batch *new_batch(void)
+{
+    struct batch *b = mmap(NULL, sizeof *b, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+    if (b == MAP_FAILED) {
+        perror("diff");
+        exit(1);
+    }
+    return b;
+}
+
+/* A process each for its share of the batches; their totals are added up. */
+static void run_jobs(const struct options *o, const struct gen *g, struct totals *t)
+{
+    struct totals *each = mmap(NULL, o->jobs * sizeof *each, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    pid_t pids[64];
+
+    if (each == MAP_FAILED) {
+        perror("diff");
+        exit(1);
+    }
+    fflush(stdout);
+    for (unsigned i = 0; i < o->jobs; i++) {
+        struct options mine = *o;
+
+        pids[i] = fork();
+        if (pids[i] < 0) {
+            perror("diff");
+            exit(1);
+        }
+        if (pids[i])
+            continue;
+        mine.job = i;
+        setvbuf(stdout, NULL, _IOFBF, 1u << 16); /* a case's report in one write */
+        run_generated(&mine, g, new_batch(), &each[i]);
+        exit(0);
+    }
+    for (unsigned i = 0; i < o->jobs; i++) {
+        int status;
+
+        if (waitpid(pids[i], &status, 0) < 0 || status) {
+            printf("diff: job %u did not finish (status 0x%x)\n", i, (unsigned)status);
+            t->failures++;
+        }
+        t->cases += each[i].cases;
+        t->failures += each[i].failures;
+        t->hangs += each[i].hangs;
+        t->complete += each[i].complete;
+        for (unsigned v = 0; v < 32; v++)
+            t->vectors[v] += each[i].vectors[v];
+    }
+}
+
 static void print_stats(const struct totals *t)
 {
     printf("how cases ended on the host:");
@@ -439,7 +503,6 @@ int main(int argc, char **argv)
 {
     struct options o;
     struct totals t = { 0 };
-    struct batch *b;
     struct gen *g;
 
     parse_options(argc, argv, &o);
@@ -454,15 +517,12 @@ int main(int argc, char **argv)
             printf("%s\n", names[i]);
         return 0;
     }
-    b = mmap(NULL, sizeof *b, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (b == MAP_FAILED) {
-        perror("diff");
-        return 1;
-    }
     if (o.file)
-        run_file(&o, b, &t);
+        run_file(&o, new_batch(), &t);
+    else if (o.jobs > 1 && !o.one_case)
+        run_jobs(&o, g, &t);
     else
-        run_generated(&o, g, b, &t);
+        run_generated(&o, g, new_batch(), &t);
     if (o.stats)
         print_stats(&t);
     printf("diff: %llu cases, %llu differ (seed %llu%s%s)\n", (unsigned long long)t.cases,
