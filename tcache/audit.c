@@ -2,15 +2,14 @@
 #include "base/log.h"
 #include "tcache/tcache_internal.h"
 
-static bool in_page_list(struct tcache *tc, uint64_t pfn, const struct ccf *c)
+static bool in_page_list(struct tcache *tc, uint64_t pfn, uint32_t vpn, const struct ccf *c)
 {
     const struct code_page *p = tcache_page_find(tc, pfn);
 
-    if (!p)
-        return false;
-    for (const struct ccf *x = p->head; x; x = x->page_next[x->key.pa >> GUEST_PAGE_SHIFT == pfn ? 0 : 1])
-        if (x == c)
-            return true;
+    for (const struct code_mapping *m = p ? p->mappings : NULL; m; m = m->next)
+        for (const struct ccf *x = m->head; x; x = x->page[ccf_which_page(x, pfn)].next)
+            if (x == c)
+                return m->page == p && m->vpn == vpn;
     return false;
 }
 
@@ -29,9 +28,10 @@ static unsigned audit_live(struct tcache *tc, const struct ccf *c)
         x = x->hash_next;
     if (!x)
         bad += complain(tc, c, "live but not in the hash");
-    if (!in_page_list(tc, c->key.pa >> GUEST_PAGE_SHIFT, c))
+    uint32_t vpn = c->key.eip >> GUEST_PAGE_SHIFT;
+    if (!in_page_list(tc, c->key.pa >> GUEST_PAGE_SHIFT, vpn, c))
         bad += complain(tc, c, "not in its page's list");
-    if (c->pfn2 != CCF_ONE_PAGE && !in_page_list(tc, c->pfn2, c))
+    if (c->pfn2 != CCF_ONE_PAGE && c->pfn2 != c->key.pa >> GUEST_PAGE_SHIFT && !in_page_list(tc, c->pfn2, vpn + 1, c))
         bad += complain(tc, c, "not in its second page's list");
     for (const struct ccf_link *l = c->in; l; l = l->next_in)
         if (l->to != c || !l->owner->live)

@@ -22,9 +22,17 @@ void tcache_chain(struct tcache *tc, struct ccf_link *link, struct ccf *to)
     patch(tc, link, to->hot + (link->poll ? to->poll_ofs : to->body_ofs));
     link->to = to;
     link->next_in = to->in;
+    link->in_at = &to->in;
+    if (to->in)
+        to->in->in_at = &link->next_in;
     to->in = link;
     STAT_INC(tc->cpu, chain);
     LOG(tc->cpu->log, chain, "chain EIP 0x%08x -> 0x%08x\n", link->owner->key.eip, to->key.eip);
+}
+
+static struct ccf_link **far_list(struct tcache *tc, uint32_t eip)
+{
+    return &tc->far[(eip >> GUEST_PAGE_SHIFT) % TC_FAR_LISTS];
 }
 
 void tcache_chain_far(struct tcache *tc, struct ccf_link *link, struct ccf *to)
@@ -32,36 +40,44 @@ void tcache_chain_far(struct tcache *tc, struct ccf_link *link, struct ccf *to)
     if (link->to || link->by_table)
         return;
     tcache_chain(tc, link, to);
+    struct ccf_link **list = far_list(tc, link->target_eip);
     link->is_far = true;
+    link->next_far = *list;
+    link->far_at = list;
+    if (*list)
+        (*list)->far_at = &link->next_far;
+    *list = link;
     tc->nfar++;
 }
 
-/* The link is chained no more: to its continuation. */
+static void unlink_far(struct tcache *tc, struct ccf_link *l)
+{
+    *l->far_at = l->next_far;
+    if (l->next_far)
+        l->next_far->far_at = l->far_at;
+    l->next_far = NULL;
+    l->is_far = false;
+    tc->nfar--;
+}
+
+/* The link is chained no more: off all lists, and to its continuation. */
 static void detach(struct tcache *tc, struct ccf_link *l)
 {
     patch(tc, l, l->owner->cold + l->unchained_ofs); /* the code may still be running */
+    *l->in_at = l->next_in;
+    if (l->next_in)
+        l->next_in->in_at = l->in_at;
     l->to = NULL;
     l->next_in = NULL;
-    tc->nfar -= l->is_far;
-    l->is_far = false;
+    if (l->is_far)
+        unlink_far(tc, l);
 }
 
-/* Take a link off its target's list. */
-static void unlink_in(struct ccf_link *l)
+static void unchain_far_list(struct tcache *tc, struct ccf_link *list, gva_t va, uint64_t bytes)
 {
-    struct ccf_link **at = &l->to->in;
-
-    while (*at != l)
-        at = &(*at)->next_in;
-    *at = l->next_in;
-}
-
-static void unchain_far_from(struct tcache *tc, struct ccf *ccf, gva_t va, uint64_t bytes)
-{
-    for (unsigned i = 0; i < ccf->nlinks; i++) {
-        struct ccf_link *l = &ccf->links[i];
-        if (l->is_far && (uint64_t)(l->target_eip - va.v) < bytes) {
-            unlink_in(l);
+    for (struct ccf_link *l = list, *next; l; l = next) {
+        next = l->next_far;
+        if ((uint64_t)(l->target_eip - va.v) < bytes) {
             detach(tc, l);
             STAT_INC(tc->cpu, unchain);
         }
@@ -70,10 +86,12 @@ static void unchain_far_from(struct tcache *tc, struct ccf *ccf, gva_t va, uint6
 
 void tcache_unchain_far(struct tcache *tc, gva_t va, uint64_t bytes)
 {
-    for (unsigned i = 0; i < TC_REGIONS && tc->nfar; i++)
-        for (unsigned k = 0; k < tc->region[i].count; k++)
-            if (tc->region[i].order[k]->live)
-                unchain_far_from(tc, tc->region[i].order[k], va, bytes);
+    uint64_t first = va.v >> GUEST_PAGE_SHIFT, last = (va.v + bytes - 1) >> GUEST_PAGE_SHIFT;
+
+    if (last - first >= TC_FAR_LISTS)
+        last = first + TC_FAR_LISTS - 1;
+    for (uint64_t page = first; page <= last && tc->nfar; page++)
+        unchain_far_list(tc, tc->far[page % TC_FAR_LISTS], va, bytes);
 }
 
 void tcache_chain_by_table(struct tcache *tc, struct ccf_link *link)
@@ -87,17 +105,13 @@ void tcache_chain_by_table(struct tcache *tc, struct ccf_link *link)
 /* Both directions: who jumps to it, and where it jumps. */
 void tcache_unchain(struct tcache *tc, struct ccf *ccf)
 {
-    for (struct ccf_link *l = ccf->in, *next; l; l = next) {
-        next = l->next_in;
-        detach(tc, l);
+    while (ccf->in) {
+        detach(tc, ccf->in);
         STAT_INC(tc->cpu, unchain);
     }
-    ccf->in = NULL;
     for (unsigned i = 0; i < ccf->nlinks; i++)
-        if (ccf->links[i].to) {
-            unlink_in(&ccf->links[i]);
+        if (ccf->links[i].to)
             detach(tc, &ccf->links[i]);
-        }
 }
 
 /* ---- jump tables -------------------------------------------------------------------------- */
@@ -128,17 +142,17 @@ void tcache_jt_warm(struct tcache *tc, unsigned view, uint32_t vpn, uint64_t pfn
 {
     struct jump_table *jt = &tc->jt[view];
     struct warm_page *w = &jt->warm[vpn % JT_WARM];
-    const struct code_page *p;
+    struct code_page *p;
 
     if (w->pfn == pfn && w->vpn == vpn && w->epoch == jt->epoch + 1)
         return;
     *w = (struct warm_page){ .pfn = pfn, .vpn = vpn, .epoch = jt->epoch + 1 };
     p = tcache_page_find(tc, pfn);
-    if (!p)
+    const struct code_mapping *m = p ? tcache_mapping_find(p, vpn) : NULL;
+    if (!m)
         return;
-    for (struct ccf *c = p->head; c; c = c->page_next[c->key.pa >> GUEST_PAGE_SHIFT == pfn ? 0 : 1])
-        if (c->pfn2 == CCF_ONE_PAGE && c->key.mode == mode && c->key.eip >> GUEST_PAGE_SHIFT == vpn &&
-            c->key.cs_base == 0)
+    for (struct ccf *c = m->head; c; c = c->page[ccf_which_page(c, pfn)].next)
+        if (c->pfn2 == CCF_ONE_PAGE && c->key.mode == mode && c->key.cs_base == 0)
             tcache_jt_fill(tc, view, c, is_global);
 }
 

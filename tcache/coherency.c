@@ -1,7 +1,7 @@
 /*
  * From written bytes to the CCFs made from them. Each guest page with live CCFs has a
- * record: its list of CCFs, and a mask of 64-byte granules that any of them covers, so that
- * a store to data beside code is dismissed by one AND. The monitor keeps such pages
+ * record: its CCFs by the VA page they run it at, and a mask of 64-byte granules that any of
+ * them covers, so that a store to data beside code is dismissed by one AND. The monitor keeps such pages
  * write-protected (a memory trace) from the first CCF to the last.
  */
 #include "base/assert.h"
@@ -37,7 +37,7 @@ static struct code_page *page_get(struct tcache *tc, uint64_t pfn)
 
 static void page_put(struct tcache *tc, struct code_page *p)
 {
-    if (p->count)
+    if (p->mappings)
         return;
     struct code_page **at = page_slot(tc, p->pfn);
     while (*at != p)
@@ -46,6 +46,64 @@ static void page_put(struct tcache *tc, struct code_page *p)
     tc->config.trace_remove(tc->config.ctx, gpa(p->pfn << GUEST_PAGE_SHIFT));
     p->hash_next = tc->free_page;
     tc->free_page = p;
+}
+
+static void mapping_link(struct code_page *p, struct code_mapping *m)
+{
+    m->next = p->mappings;
+    m->at = &p->mappings;
+    if (m->next)
+        m->next->at = &m->next;
+    p->mappings = m;
+}
+
+static void mapping_unlink(struct code_mapping *m)
+{
+    *m->at = m->next;
+    if (m->next)
+        m->next->at = m->at;
+}
+
+struct code_mapping *tcache_mapping_find(struct code_page *p, uint32_t vpn)
+{
+    struct code_mapping *m = p->mappings;
+
+    while (m && m->vpn != vpn)
+        m = m->next;
+    if (m && m != p->mappings) {
+        mapping_unlink(m);
+        mapping_link(p, m);
+    }
+    return m;
+}
+
+/* NULL when a pool is empty. */
+static struct code_mapping *mapping_get(struct tcache *tc, uint64_t pfn, uint32_t vpn)
+{
+    struct code_page *p = page_get(tc, pfn);
+    struct code_mapping *m = p ? tcache_mapping_find(p, vpn) : NULL;
+
+    if (m || !p)
+        return m;
+    m = tc->free_mapping;
+    if (!m) {
+        page_put(tc, p);
+        return NULL;
+    }
+    tc->free_mapping = m->next;
+    *m = (struct code_mapping){ .page = p, .vpn = vpn };
+    mapping_link(p, m);
+    return m;
+}
+
+static void mapping_put(struct tcache *tc, struct code_mapping *m)
+{
+    if (m->head)
+        return;
+    mapping_unlink(m);
+    page_put(tc, m->page);
+    m->next = tc->free_mapping;
+    tc->free_mapping = m;
 }
 
 /* Bits of the granules that bytes [from, to) of a page touch. */
@@ -64,11 +122,6 @@ static void span(const struct ccf *c, int which, uint32_t *from, uint32_t *to)
 
     *from = which ? 0 : ofs;
     *to = which ? end - GUEST_PAGE_SIZE : min_u32(end, GUEST_PAGE_SIZE);
-}
-
-static int which_page(const struct ccf *c, uint64_t pfn)
-{
-    return c->key.pa >> GUEST_PAGE_SHIFT == pfn ? 0 : 1;
 }
 
 /* Is the CCF in the list of a second page? Two VA pages may be mapped to one PA page: then an
@@ -101,53 +154,56 @@ static void page_cover(struct code_page *p, const struct ccf *c, int which)
     p->granules |= granules(from, to);
 }
 
-static void page_link(struct code_page *p, struct ccf *c, int which)
+static void ccf_link_page(struct code_mapping *m, struct ccf *c, int which)
 {
-    c->page_next[which] = p->head;
-    p->head = c;
-    p->count++;
-    page_cover(p, c, which);
+    struct ccf_in_page *in = &c->page[which];
+
+    *in = (struct ccf_in_page){ .mapping = m, .next = m->head, .at = &m->head };
+    if (in->next)
+        in->next->page[ccf_which_page(in->next, m->page->pfn)].at = &in->next;
+    m->head = c;
+    page_cover(m->page, c, which);
+}
+
+static void ccf_unlink_page(struct tcache *tc, struct ccf *c, int which)
+{
+    struct ccf_in_page *in = &c->page[which];
+    struct code_mapping *m = in->mapping;
+
+    if (!m)
+        return;
+    *in->at = in->next;
+    if (in->next)
+        in->next->page[ccf_which_page(in->next, m->page->pfn)].at = in->at;
+    in->mapping = NULL;
+    mapping_put(tc, m);
 }
 
 bool tcache_pages_add(struct tcache *tc, struct ccf *c)
 {
-    struct code_page *first = page_get(tc, c->key.pa >> GUEST_PAGE_SHIFT);
+    uint32_t vpn = c->key.eip >> GUEST_PAGE_SHIFT;
+    struct code_mapping *first = mapping_get(tc, c->key.pa >> GUEST_PAGE_SHIFT, vpn);
 
     if (!first)
         return false;
+    ccf_link_page(first, c, 0);
     if (has_second(c)) {
-        struct code_page *second = page_get(tc, c->pfn2);
+        struct code_mapping *second = mapping_get(tc, c->pfn2, vpn + 1);
         if (!second) {
-            page_put(tc, first);
+            ccf_unlink_page(tc, c, 0);
             return false;
         }
-        page_link(second, c, 1);
+        ccf_link_page(second, c, 1);
+    } else if (c->pfn2 == first->page->pfn) {
+        page_cover(first->page, c, 1);
     }
-    page_link(first, c, 0);
-    if (c->pfn2 == first->pfn)
-        page_cover(first, c, 1);
     return true;
-}
-
-static void page_unlink(struct tcache *tc, uint64_t pfn, struct ccf *c, int which)
-{
-    struct code_page *p = tcache_page_find(tc, pfn);
-    struct ccf **at;
-
-    ASSERT(p);
-    at = &p->head;
-    while (*at != c)
-        at = &(*at)->page_next[which_page(*at, pfn)];
-    *at = c->page_next[which];
-    p->count--;
-    page_put(tc, p);
 }
 
 void tcache_pages_remove(struct tcache *tc, struct ccf *c)
 {
-    page_unlink(tc, c->key.pa >> GUEST_PAGE_SHIFT, c, 0);
-    if (has_second(c))
-        page_unlink(tc, c->pfn2, c, 1);
+    ccf_unlink_page(tc, c, 0);
+    ccf_unlink_page(tc, c, 1);
 }
 
 unsigned tcache_invalidate(struct tcache *tc, gpa_t pa, uint32_t len, enum tcache_cause cause)
@@ -160,11 +216,14 @@ unsigned tcache_invalidate(struct tcache *tc, gpa_t pa, uint32_t len, enum tcach
     ASSERT(len && to <= GUEST_PAGE_SIZE);
     if (!p || !(p->granules & granules(from, to)))
         return 0;
-    for (struct ccf *c = p->head, *next; c; c = next) {
-        next = c->page_next[which_page(c, pfn)];
-        if (is_hit(c, pfn, from, to)) {
-            tcache_drop(tc, c, cause); /* the last one frees p, and ends the loop */
-            dropped++;
+    for (struct code_mapping *m = p->mappings, *next_mapping; m; m = next_mapping) {
+        next_mapping = m->next;
+        for (struct ccf *c = m->head, *next; c; c = next) {
+            next = c->page[ccf_which_page(c, pfn)].next;
+            if (is_hit(c, pfn, from, to)) {
+                tcache_drop(tc, c, cause); /* the last one frees m, the last of all p: both loops end */
+                dropped++;
+            }
         }
     }
     return dropped;

@@ -71,6 +71,8 @@ static void pool_init(struct tcache *tc)
     for (uint32_t i = 0; i < tc->npages; i++) {
         tc->pages[i].hash_next = tc->free_page;
         tc->free_page = &tc->pages[i];
+        tc->mappings[i].next = tc->free_mapping;
+        tc->free_mapping = &tc->mappings[i];
     }
 }
 
@@ -81,7 +83,7 @@ struct tcache *tcache_new(struct vcpu *cpu, const struct tcache_config *config)
     uint32_t page_size = power_of_two(npages / 2);
     size_t arena_bytes = config->bytes;
     size_t total = align_up(sizeof(struct tcache), 64) + hash_size * sizeof(void *) +
-                   npages * sizeof(struct code_page) + page_size * sizeof(void *) + arena_bytes +
+                   npages * (sizeof(struct code_page) + sizeof(struct code_mapping)) + page_size * sizeof(void *) + arena_bytes +
                    2 * VIEW_JT_ENTRIES * 8 + 4096;
     uint8_t *p = platform_reserve(align_up(total, 4096));
 
@@ -101,6 +103,7 @@ struct tcache *tcache_new(struct vcpu *cpu, const struct tcache_config *config)
     tc->hash = carve(&next, hash_size * sizeof(void *));
     tc->npages = npages;
     tc->pages = carve(&next, npages * sizeof(struct code_page));
+    tc->mappings = carve(&next, npages * sizeof(struct code_mapping));
     tc->page_mask = page_size - 1;
     tc->page_hash = carve(&next, page_size * sizeof(void *));
     for (int i = 0; i < 2; i++) {
@@ -204,7 +207,7 @@ struct ccf *tcache_commit(struct tcache *tc, const struct ccf_draft *d)
     for (unsigned i = 0; i < d->nlinks; i++) {
         ccf->links[i].owner = ccf;
         ccf->links[i].to = NULL;
-        ccf->links[i].next_in = NULL;
+        ccf->links[i].next_in = ccf->links[i].next_far = NULL;
     }
     if (!tcache_pages_add(tc, ccf))
         return NULL;

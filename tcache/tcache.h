@@ -49,7 +49,8 @@ struct ccf_link {
     bool by_table;            /* patched to table_ofs for good                            */
     bool is_far;              /* chained to another page: good while that is mapped as it is */
     struct ccf *to;           /* chained target or NULL                                   */
-    struct ccf_link *next_in; /* the next link into `to`                                  */
+    struct ccf_link *next_in, **in_at;   /* in the list of links into `to`                */
+    struct ccf_link *next_far, **far_at; /* in the list of far links by target page       */
     struct ccf *owner;
 };
 
@@ -63,10 +64,16 @@ struct ccf_key {
 
 #define CCF_ONE_PAGE UINT64_MAX
 
+/** A CCF's place in the list of a page that holds bytes of it, as mapped at one VA. */
+struct ccf_in_page {
+    struct code_mapping *mapping; /* NULL: in no list */
+    struct ccf *next, **at;
+};
+
 struct ccf {
     struct ccf_key key;
     struct ccf *hash_next;
-    struct ccf *page_next[2]; /* in the lists of its first and second page               */
+    struct ccf_in_page page[2]; /* first and second page                                 */
     uint64_t pfn2;            /* page of the bytes beyond the first page, or CCF_ONE_PAGE */
     uint16_t guest_len;       /* bytes                                                    */
     uint16_t ninsns;

@@ -11,10 +11,18 @@
 struct code_page {
     uint64_t pfn;
     struct code_page *hash_next; /* or the next free one */
-    struct ccf *head;
+    struct code_mapping *mappings; /* most recently asked for first */
     uint64_t granules;           /* bit i: some CCF covers bytes [64i, 64i+64); never cleared
                                     while the page has CCFs, so it may claim too much */
-    uint32_t count;
+};
+
+/* The CCFs of such a page that run it at one VA page. A shared library is mapped anywhere: its
+ * pages have hundreds of these. */
+struct code_mapping {
+    struct code_page *page;
+    uint32_t vpn;                /* of EIP */
+    struct ccf *head;
+    struct code_mapping *next, **at; /* or next: the next free one */
 };
 
 struct region {
@@ -44,6 +52,8 @@ struct jump_table {
     uint32_t epoch;        /* moves when slots are dropped */
 };
 
+#define TC_FAR_LISTS 256u
+
 struct tcache {
     struct vcpu *cpu;
     struct tcache_config config;
@@ -60,11 +70,13 @@ struct tcache {
     uint32_t hash_mask;
     struct code_page *pages, *free_page;
     struct code_page **page_hash;
+    struct code_mapping *mappings, *free_mapping;
     uint32_t page_mask;
     uint32_t npages;
 
     struct jump_table jt[2];
-    uint32_t nfar;         /* chains between pages */
+    struct ccf_link *far[TC_FAR_LISTS]; /* chains between pages, by target page */
+    uint32_t nfar;
     uint64_t generation;
     uint64_t starts[TC_STARTS / 64]; /* bit PA mod TC_STARTS: a CCF was made there, some time */
     size_t footprint;   /* bytes of this reservation */
@@ -74,6 +86,13 @@ struct ccf **tcache_hash_slot(struct tcache *tc, const struct ccf_key *key);
 bool tcache_pages_add(struct tcache *tc, struct ccf *ccf); /* false: the pool is empty */
 void tcache_pages_remove(struct tcache *tc, struct ccf *ccf);
 struct code_page *tcache_page_find(struct tcache *tc, uint64_t pfn);
+/* The page's CCFs at VA page `vpn`, or NULL. */
+struct code_mapping *tcache_mapping_find(struct code_page *p, uint32_t vpn);
+/* Which of its two pages is `pfn`? */
+static inline int ccf_which_page(const struct ccf *c, uint64_t pfn)
+{
+    return c->key.pa >> GUEST_PAGE_SHIFT == pfn ? 0 : 1;
+}
 void tcache_unchain(struct tcache *tc, struct ccf *ccf);
 void tcache_jt_drop_ccf(struct tcache *tc, const struct ccf *ccf);
 void tcache_jt_init(struct tcache *tc);

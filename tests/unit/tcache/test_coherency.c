@@ -190,6 +190,31 @@ static void pages_above_4_gib_are_their_own(void **state)
     tc_fixture_free(fx);
 }
 
+/* A library's page is mapped at another address in each program: one write drops all of it. */
+static void page_mapped_at_many_addresses(void **state)
+{
+    struct tc_fixture *fx = tc_fixture_new(1u << 20);
+    struct ccf *kept[64];
+
+    (void)state;
+    for (uint32_t i = 0; i < 64; i++) {
+        uint32_t eip = 0xb7000000 + i * 0x3000;
+        tc_make(fx, &(struct ccf_wish){ .pa = 0x5100, .eip = eip + 0x100 });
+        kept[i] = tc_make(fx, &(struct ccf_wish){ .pa = 0x5800, .eip = eip + 0x800 });
+    }
+    assert_int_equal(tcache_audit(fx->tc), 0);
+    assert_int_equal(written(fx, 0x5100, 1), 64);
+    for (uint32_t i = 0; i < 64; i++)
+        assert_true(kept[i]->live);
+    assert_true(fx->traced[5]);
+    tcache_drop(fx->tc, kept[17], DROP_WRITE);
+    assert_int_equal(tcache_audit(fx->tc), 0);
+    assert_int_equal(written(fx, 0x5000, GUEST_PAGE_SIZE), 63);
+    assert_false(fx->traced[5]);
+    assert_int_equal(fx->trace_errors, 0);
+    tc_fixture_free(fx);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -202,6 +227,7 @@ int main(void)
         cmocka_unit_test(many_straddlers_in_chains_of_pages),
         cmocka_unit_test(causes_are_counted_apart),
         cmocka_unit_test(pages_above_4_gib_are_their_own),
+        cmocka_unit_test(page_mapped_at_many_addresses),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
