@@ -14,6 +14,10 @@
 #include "base/log.h"
 #include "base/types.h"
 
+/* Code memory when nobody says: a quarter of the guest's, within these. */
+#define TC_DEFAULT_MIN (32ull << 20)
+#define TC_DEFAULT_MAX (128ull << 20)
+
 /* Quote no more than this of an offending argument. */
 #define SHOWN "%.80s"
 
@@ -754,7 +758,8 @@ const char options_help[] =
     "  -sandbox on|off      drop rights that a run does not need (default on)\n"
     "  -D FILE              write the log to FILE instead of stderr\n"
     "  -accel bt[,NAME=VALUE]...\n"
-    "                       tc-size=32M  chain=on|off  mem=checked|window|adaptive\n"
+    "                       tc-size=SIZE (default a quarter of -m, 32M to 128M)\n"
+    "                       chain=on|off  mem=checked|window|adaptive\n"
     "                       host=auto|baseline  verify=on|off  tu-insns=1..64\n"
     "                       clock=host|insn  stats=FILE  perf-map=on|off  coherency=trace\n"
     "                       core=FILE  hash-log=FILE  hash-every=1000000  hash-from=0  hash-to=N\n"
@@ -777,7 +782,6 @@ static void set_defaults(struct options *o)
 {
     memset(o, 0, sizeof *o);
     o->ram_bytes = 128ull << 20;
-    o->tc_bytes = 32ull << 20;
     o->chain = true;
     o->sandbox = true;
     o->mem = ACCEL_MEM_ADAPTIVE;
@@ -792,6 +796,11 @@ static void set_defaults(struct options *o)
 static bool finish(struct options *o)
 {
     unsigned stdio = 0;
+
+    if (!o->tc_bytes) /* guests with more memory run more code */
+        o->tc_bytes = o->ram_bytes <= TC_DEFAULT_MIN * 4   ? TC_DEFAULT_MIN
+                      : o->ram_bytes >= TC_DEFAULT_MAX * 4 ? TC_DEFAULT_MAX
+                                                           : (o->ram_bytes / 4 & ~4095ull);
 
     if (o->serial_count)
         o->display_by_default = false;

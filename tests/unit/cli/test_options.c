@@ -57,6 +57,11 @@ static void defaults_are_those_of_the_help(void **state)
     assert_null(o.initrd);
     assert_int_equal(o.ram_bytes, 128u << 20);
     assert_int_equal(o.tc_bytes, 32u << 20);
+    good("-kernel k -m 256M");
+    assert_int_equal(o.tc_bytes, 64u << 20);
+    good("-kernel k -m 2G");
+    assert_int_equal(o.tc_bytes, 128u << 20);
+    good("-kernel k");
     assert_true(o.chain);
     assert_false(o.verify || o.baseline || o.clock_insn || o.no_reboot);
     assert_int_equal(o.mem, ACCEL_MEM_ADAPTIVE);
