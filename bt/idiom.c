@@ -352,7 +352,6 @@ static bool by_dispatcher(const struct xlate *x)
     return x->mode & MODE_STEP || !(x->mode & MODE_CS_FLAT);
 }
 
-/* EIPs wrap at 64 KiB in 16-bit code. */
 static bool same_page(const struct xlate *x, uint32_t target)
 {
     return !x->straddles && target - x->page_eip < GUEST_PAGE_SIZE;

@@ -259,13 +259,6 @@ static bool beyond_limit(const struct xlate *x, uint32_t eip, uint32_t len)
     return !(x->mode & MODE_CS_FLAT) && (eip > limit || len - 1 > limit - eip);
 }
 
-static uint32_t next_eip(const struct xlate *x)
-{
-    uint32_t next = x->eip + x->in.len;
-
-    return x->mode & MODE_CODE32 ? next : next & 0xffff;
-}
-
 /* What follows belongs to no instruction: the way on to the next TU, and islands. */
 static void begin_tail(struct xlate *x)
 {
@@ -319,7 +312,7 @@ static bool translate_tu(struct xlate *x, const struct source *src, unsigned max
             idiom_jump(x, x->eip);
             break;
         }
-        x->next_eip = next_eip(x);
+        x->next_eip = x->eip + x->in.len;
         translate_insn(x, ofs);
         ofs += x->in.len;
         x->eip = x->next_eip;

@@ -176,13 +176,14 @@ enum x86_rc segment_load(struct vcpu *cpu, enum seg_id seg, uint16_t sel)
 
 /* ---- accesses ------------------------------------------------------------------------- */
 
-/* Rights only. Real mode has none: what a stale descriptor says does not count there. */
+/* Rights only. In real mode what a stale descriptor says does not count, but a segment that was null when
+ * protected mode was left is unusable (SDM vol. 3A, "Switching Back to Real-Address Mode"). */
 static bool rights_allow(const struct vcpu *cpu, const struct segment *s, unsigned access)
 {
-    if (!(cpu->cr0 & CR0_PE))
-        return true;
     if (!(s->attr & DESC_P))
         return false;
+    if (!(cpu->cr0 & CR0_PE))
+        return true;
     if (access & ACC_WRITE)
         return (s->attr & (DESC_CODE | DESC_WRITE)) == DESC_WRITE;
     if (access & ACC_READ)

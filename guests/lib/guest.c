@@ -188,12 +188,22 @@ void guest_finish(void)
 extern uint32_t boot_params;
 #define BP_CMDLINE 0x228
 
-bool option_given(const char *word)
+static char command_line[256]; /* a copy: tests write where the loader put it */
+
+static void save_command_line(void)
 {
     const char *line = *(const char *const *)(boot_params + BP_CMDLINE);
+
+    for (size_t i = 0; line && line[i] && i < sizeof command_line - 1; i++)
+        command_line[i] = line[i];
+}
+
+bool option_given(const char *word)
+{
+    const char *line = command_line;
     size_t n = strlen(word);
 
-    for (const char *s = line; s && *s; s++)
+    for (const char *s = line; *s; s++)
         if (!memcmp(s, word, n) && (s == line || s[-1] == ' ') && (s[n] == 0 || s[n] == ' '))
             return true;
     return false;
@@ -266,6 +276,7 @@ void guest_setup(void)
     outb(COM1 + 1, 0);
     outb(COM1 + 3, 3);
     outb(COM1 + 2, 7);
+    save_command_line();
     make_tables();
     mask_pics();
     set_cr0((get_cr0() & ~0xeu) | 0x22); /* MP and NE on, EM and TS off */
@@ -277,6 +288,8 @@ void guest_setup(void)
 void guest_enter(struct context *c);
 static struct context caught;
 bool (*guest_hook)(struct frame *f);
+
+extern uint32_t odd_ss, odd_esp, odd_mask; /* a stack segment other than ours */
 
 bool guest_exception(struct frame *f);
 bool guest_exception(struct frame *f)
@@ -302,9 +315,18 @@ bool guest_exception(struct frame *f)
         .error = f->error,
     };
     __asm__ volatile("mov %%cr2, %0" : "=r"(caught.cr2));
-    if (f->cs & 3) {
+    if (f->eflags & EFL_VM) {
+        caught.es = f->v_es & 0xffff;
+        caught.ds = f->v_ds & 0xffff;
+        caught.fs = f->v_fs & 0xffff;
+        caught.gs = f->v_gs & 0xffff;
+    }
+    if ((f->cs & 3) || (f->eflags & EFL_VM)) {
         caught.esp = f->esp;
         caught.ss = f->ss & 0xffff;
+    } else if (odd_ss) {
+        caught.esp = (odd_esp & ~odd_mask) | ((odd_esp + offsetof(struct frame, esp)) & odd_mask);
+        caught.ss = odd_ss;
     } else {
         uint32_t ss;
 

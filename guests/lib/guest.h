@@ -34,6 +34,7 @@ struct frame {
     uint32_t edi, esi, ebp, frame_esp, ebx, edx, ecx, eax;
     uint32_t vector, error;
     uint32_t eip, cs, eflags, esp, ss; /* the last two only from ring 3 */
+    uint32_t v_es, v_ds, v_fs, v_gs;   /* only from virtual-8086 mode */
 };
 
 /** The code that ends every snippet: INT 7Fh, which any ring may use. */
@@ -50,7 +51,7 @@ struct frame {
 /** A label inside a snippet, for checks of EIP. */
 #define LABEL(name) extern uint8_t name[]
 
-/** Flat segments, stack of the ring's own, IF clear, everything else zero. */
+/** Flat segments, stack of the ring's own, IF clear, everything else zero. modes.h has the other modes. */
 struct context context_new(int ring, const void *code);
 /** Run until an exception, interrupt or INT 7Fh; *c then holds the state it ended with. */
 void context_run(struct context *c);

@@ -10,6 +10,12 @@
 #define SEL_LDT   0x30
 #define SEL_FREE  0x38 /* first of the GDT entries that tests use as they like */
 
+/* modes.S: the segment of its stubs, and selectors on the way to real mode (modes.h) */
+#define REAL_SEG      0x0100
+#define SEL_REAL_CODE 0x1d0
+#define SEL_REAL_DATA 0x1d8
+#define SEL_REAL_BIG  0x1e0
+
 #define CTX_EDI    0
 #define CTX_ESI    4
 #define CTX_EBP    8

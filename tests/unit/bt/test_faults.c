@@ -381,7 +381,7 @@ static void code_of_16_bits(void **state)
     run_in(fx, SEL_CODE16, 0x100,
            GUEST16("mov cx, 5; 1: mov ebx, 0x10f; call ebx; loop 1b; jmp 3f; nop; nop; inc dx; ret; 3:"));
     assert_int_equal(fx->frame.gpr[EDX], 5);
-    /* IP wraps from 0xffff to 0 */
+    /* a jump wraps from 0xffff to 0, running on does not */
     vm_fixture_map(fx->vm, CODE + 0xf000, PTE_P | PTE_W | PTE_US);
     put(fx, CODE, "\x42\x0f\x0b", 3);
     put(fx, CODE + 0xfffe, "\x42\x42", 2);
@@ -389,8 +389,17 @@ static void code_of_16_bits(void **state)
     fx->cpu->gpr[EDX] = 0;
     vm_fixture_load_segment(fx->vm, SEG_CS, SEL_CODE16);
     vm_fixture_enter(fx->vm);
-    run_to(fx, 0xfffe, 1);
-    assert_int_equal(fx->frame.gpr[EDX] & 0xffff, 3);
+    run_from(fx, 0xfffe);
+    assert_int_equal(fx->frame.vector, EXC_GP);
+    assert_int_equal(fx->frame.eip, 0x10000);
+    assert_int_equal(fx->frame.gpr[EDX] & 0xffff, 2);
+    put(fx, CODE + 0xfffc, "\x42\xe9\x00\x00", 4); /* inc dx; jmp .+3: to 10000h, which is 0 */
+    reset_state(fx);
+    fx->cpu->gpr[EDX] = 0;
+    vm_fixture_load_segment(fx->vm, SEG_CS, SEL_CODE16);
+    vm_fixture_enter(fx->vm);
+    run_to(fx, 0xfffc, 1);
+    assert_int_equal(fx->frame.gpr[EDX] & 0xffff, 2);
     run_fixture_free(fx);
 }
 
