@@ -31,13 +31,29 @@ int machine_claim_ports(struct machine *m, uint16_t port, unsigned count, const 
     for (unsigned i = 0; i < count; i++)
         if (b->port_index[port + i])
             return -MACHINE_EBUSY;
-    if (b->port_count + 1 >= BUS_PORT_CLAIMS)
+    uint32_t index = 1;
+    while (index <= b->port_count && b->port[index].ops)
+        index++;
+    if (index >= BUS_PORT_CLAIMS)
         return -MACHINE_ENOSPC;
-    uint32_t index = ++b->port_count;
+    if (index > b->port_count)
+        b->port_count = index;
     b->port[index] = (struct bus_claim){ .first = port, .last = port + count - 1u, .ops = ops, .dev = dev };
     for (unsigned i = 0; i < count; i++)
         b->port_index[port + i] = (uint8_t)index;
     return 0;
+}
+
+void machine_unclaim_ports(struct machine *m, uint16_t port, const void *dev)
+{
+    struct bus *b = &m->bus;
+    uint32_t index = b->port_index[port];
+
+    if (!index || b->port[index].first != port || b->port[index].dev != dev)
+        return;
+    for (uint64_t i = b->port[index].first; i <= b->port[index].last; i++)
+        b->port_index[i] = 0;
+    b->port[index] = (struct bus_claim){ 0 };
 }
 
 int machine_claim_mem(struct machine *m, uint64_t pa, uint64_t bytes, const struct io_ops *ops, void *dev)

@@ -78,12 +78,14 @@ static void port_write(struct vcpu *cpu, uint16_t port, unsigned size, uint32_t 
     machine_bus(cpu->vm->machine, &req);
 }
 
-/* Did the device raise an interrupt that can be taken, set a nearer timer, or end the run? */
+/* Did the device raise an interrupt that can be taken, move memory, set a nearer timer, or end the run? */
 static bool wants_dispatcher(const struct vcpu *cpu)
 {
     uint32_t code;
 
     if (cpu->intr_quiet == 0 && cpu->eflags_if)
+        return true;
+    if (cpu->vm->memory_moved) /* perhaps under the code that follows */
         return true;
     if (machine_next_deadline(cpu->vm->machine) < cpu->vm->armed_ns)
         return true;
@@ -118,15 +120,13 @@ enum exit_reason callout_out(struct vcpu *cpu, uint64_t arg, uint32_t ea)
 {
     unsigned size = carg_osize(arg);
     uint16_t port = operand_port(cpu, arg);
-    bool a20_off = cpu->a20_off;
     enum x86_rc rc = check_port(cpu, port, size);
 
     (void)ea;
     if (rc != X86_OK)
         return exit_failed(rc);
     port_write(cpu, port, size, cpu->gpr[EAX] & (UINT32_MAX >> (32 - 8 * size)));
-    /* Port 92h may have moved memory under the code that follows. */
-    return wants_dispatcher(cpu) || cpu->a20_off != a20_off ? end_dispatch_next(cpu) : EXIT_RESUME;
+    return wants_dispatcher(cpu) ? end_dispatch_next(cpu) : EXIT_RESUME;
 }
 
 /* ---- strings ------------------------------------------------------------------------------ */

@@ -91,6 +91,7 @@ static void arm(struct vm *vm, bool will_run)
 static void attend(struct vm *vm, bool will_run)
 {
     vm->cpu->run = 1;
+    vm->memory_moved = false;
     if (vm->cpu->sample_rip)
         bt_sample(vm->cpu);
     platform_poll(vm->cpu);

@@ -37,6 +37,9 @@ struct io_ops {
 int machine_claim_ports(struct machine *m, uint16_t port, unsigned count, const struct io_ops *ops, void *dev);
 int machine_claim_mem(struct machine *m, uint64_t pa, uint64_t bytes, const struct io_ops *ops, void *dev);
 
+/** Give up the device's claim that starts at `port`; nothing happens when there is none. */
+void machine_unclaim_ports(struct machine *m, uint16_t port, const void *dev);
+
 /** Carry a request out. Unclaimed addresses read all ones and log under guest_error. */
 void machine_bus(struct machine *m, struct bus_request *req);
 
@@ -92,17 +95,36 @@ struct chardev {
 /* ---- the machine ---------------------------------------------------------------------- */
 enum machine_stop { STOP_NONE, STOP_POWEROFF, STOP_RESET, STOP_DEBUG_EXIT, STOP_TRIPLE_FAULT, STOP_HOST };
 
+/** A file that firmware finds through fw_cfg. */
+struct fw_file {
+    const char *name; /* at most 55 characters; outlives the machine, as the data does */
+    const uint8_t *data;
+    uint32_t bytes;
+};
+#define MACHINE_FW_FILES 8u
+
 struct machine_config {
     uint64_t ram_bytes;
+    /** Firmware that sets the chipset up. NULL: a kernel is loaded directly, and finds the chipset as
+     *  firmware leaves it. The mmu shows the bytes; the machine only decides where. */
+    const uint8_t *rom;
+    uint32_t rom_bytes;
+    struct fw_file fw_file[MACHINE_FW_FILES];
+    unsigned fw_file_count;
     struct vm_clock_source clock;
     struct chardev serial[4];          /* ops NULL: port absent (serial[0] is 3f8, IRQ 4) */
     int64_t rtc_epoch;                 /* seconds since 1970 at power-on (UTC)            */
     uint16_t debug_exit_port, debug_exit_size; /* size 0: none                            */
+    struct chardev debugcon;           /* ops NULL: none                                  */
+    uint16_t debugcon_port;
     struct log *log;
     /** Physical memory, for DMA and for placing ACPI tables. */
     void *mem_ctx;
     void (*mem_read)(void *ctx, uint64_t pa, void *buf, uint32_t len);
     void (*mem_write)(void *ctx, uint64_t pa, const void *buf, uint32_t len);
+    /** The chipset moved memory: reads of [pa, pa + bytes) go to RAM or to what else is there (ROM,
+     *  devices), and so do writes. May be NULL. */
+    void (*mem_route)(void *ctx, uint64_t pa, uint32_t bytes, bool reads_ram, bool writes_ram);
     /** The INTR line of the CPU changed. */
     void *intr_ctx;
     void (*intr_changed)(void *ctx, bool level);

@@ -5,7 +5,7 @@
 #ifndef MONITOR_MACHINE_INTERNAL_H
 #define MONITOR_MACHINE_INTERNAL_H
 
-#include "monitor/dev/devices.h"
+#include "monitor/dev/pci.h"
 
 #define BUS_PORT_COUNT  65536u
 #define BUS_PORT_CLAIMS 96u /* index 0 means unclaimed; fits a byte */
@@ -62,6 +62,9 @@ struct machine {
     struct i8042 *i8042;
     struct vga *vga;
     struct acpi *acpi;
+    struct pci_bus *pci;
+    struct piix3 *piix3;
+    struct fw_cfg *fw_cfg;
     struct uart *uart[4];
 
     size_t arena_used;

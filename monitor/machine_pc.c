@@ -43,6 +43,21 @@ const struct machine_config *machine_config_of(const struct machine *m)
     return &m->config;
 }
 
+struct pci_bus *machine_pci(struct machine *m)
+{
+    return m->pci;
+}
+
+struct piix3 *machine_piix3(struct machine *m)
+{
+    return m->piix3;
+}
+
+struct fw_cfg *machine_fw_cfg(struct machine *m)
+{
+    return m->fw_cfg;
+}
+
 const struct log *machine_log(const struct machine *m)
 {
     return m->config.log;
@@ -162,8 +177,10 @@ static bool create_devices(struct machine *m)
     const struct machine_config *c = &m->config;
 
     return (m->pic = pic_new(m)) && (m->pit = pit_new(m)) && rtc_new(m) && dma_new(m) && sysctl_new(m) &&
+           (m->pci = pci_new(m)) && i440fx_new(m) && (m->piix3 = piix3_new(m)) &&
            (m->i8042 = i8042_new(m)) && create_serial(m) && (m->vga = vga_new(m)) &&
-           (m->acpi = acpi_new(m)) &&
+           (m->fw_cfg = fw_cfg_new(m)) && (m->acpi = acpi_new(m)) &&
+           (!c->debugcon.ops || debugcon_new(m, c->debugcon_port, &c->debugcon)) &&
            (!c->debug_exit_size || debug_exit_new(m, c->debug_exit_port, c->debug_exit_size));
 }
 
@@ -202,7 +219,8 @@ void machine_reset(struct machine *m)
 
 void machine_place_tables(struct machine *m)
 {
-    acpi_place_tables(m->acpi);
+    if (!m->config.rom) /* firmware fetches them itself */
+        acpi_place_tables(m->acpi);
 }
 
 void machine_serial_input(struct machine *m, unsigned n)

@@ -57,6 +57,7 @@ struct vm {
     struct vm_config config;
     struct log log;
     bool in_exception;            /* delivering; for #DF                                 */
+    bool memory_moved;            /* by A20 or the chipset since the dispatcher last looked */
     uint64_t armed_ns;            /* VM-clock deadline that the host timer is set for    */
     int64_t insn_budget;          /* clock=insn: what icount_left started from           */
     uint64_t insn_ns;             /* clock=insn: VM time before this budget, 1 ns an instruction */

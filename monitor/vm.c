@@ -66,6 +66,41 @@ static void on_mem_write(void *ctx, uint64_t pa, const void *buf, uint32_t len)
     mmu_phys_write(vm->cpu->mmu, gpa(pa), buf, len);
 }
 
+#define LOW_ROM_BYTES 0x20000u /* of the image, what the ISA bridge decodes below 1 MiB */
+#define ONE_MIB       0x100000u
+
+/* What the chipset shows of C0000..FFFFF and A0000..BFFFF. Behind RAM there is the ROM, or nobody. */
+static void route_part(struct vm *vm, uint32_t pa, uint32_t bytes, enum region_kind behind, bool reads_ram,
+                       bool writes_ram)
+{
+    struct mmu *mmu = vm->cpu->mmu;
+
+    if (!bytes)
+        return;
+    if (reads_ram)
+        mmu_set_region(mmu, gpa(pa), bytes, writes_ram ? REGION_RAM : REGION_ROM);
+    else if (writes_ram)
+        mmu_set_region_write_ram(mmu, gpa(pa), bytes, behind);
+    else
+        mmu_set_region(mmu, gpa(pa), bytes, behind);
+}
+
+static void on_mem_route(void *ctx, uint64_t pa, uint32_t bytes, bool reads_ram, bool writes_ram)
+{
+    struct vm *vm = ctx;
+    uint32_t first = (uint32_t)pa, end = first + bytes;
+    uint32_t rom = ONE_MIB - min_u32(vm->config.machine.rom_bytes, LOW_ROM_BYTES);
+    uint32_t split = max_u32(first, min_u32(rom, end)); /* the image begins here */
+
+    LOG(&vm->log, shadow, "PA 0x%05x..0x%05x: reads from %s, writes to %s\n", first, end - 1,
+        reads_ram ? "RAM" : "the bus", writes_ram ? "RAM" : "the bus");
+    route_part(vm, first, split - first, REGION_MMIO, reads_ram, writes_ram);
+    route_part(vm, split, end - split, REGION_IMAGE, reads_ram, writes_ram);
+    bt_code_written(vm->cpu, gpa(pa), bytes);
+    vm->memory_moved = true;
+    vm->cpu->run = 0;
+}
+
 static void on_intr(void *ctx, bool level)
 {
     struct vm *vm = ctx;
@@ -81,6 +116,7 @@ static void on_a20(void *ctx, bool enabled)
         return;
     vm->cpu->a20_off = !enabled;
     mmu_flush_all(vm->cpu);
+    vm->memory_moved = true;
     vm->cpu->run = 0;
 }
 
@@ -106,6 +142,8 @@ static bool make_mmu(struct vm *vm)
     struct mmu_config config = {
         .ram = vm->config.ram,
         .ram_bytes = vm->config.ram_bytes,
+        .rom = vm->config.machine.rom,
+        .rom_bytes = vm->config.machine.rom_bytes,
         .ops = { .ctx = vm, .mmio_read = on_mmio_read, .mmio_write = on_mmio_write,
                  .traced_write = on_traced_write, .fetch_drop_all = on_fetch_drop_all,
                  .fetch_drop_range = on_fetch_drop_range },
@@ -123,6 +161,7 @@ static bool make_machine(struct vm *vm)
     config.mem_ctx = config.intr_ctx = vm;
     config.mem_read = on_mem_read;
     config.mem_write = on_mem_write;
+    config.mem_route = on_mem_route;
     config.intr_changed = on_intr;
     config.a20_changed = on_a20;
     if (vm->config.clock_insn)
@@ -162,6 +201,7 @@ struct vm *vm_new(const struct vm_config *config)
     vm->armed_ns = UINT64_MAX;
     vm->checkpoint_next = config->checkpoint_every ? config->checkpoint_first : UINT64_MAX;
     vcpu_reset(vm->cpu);
+    vm->cpu->gpr[EDX] = vm->model->signature;
     if (!make_mmu(vm) || !make_machine(vm) || !make_bt(vm)) {
         vm_free(vm);
         return NULL;

@@ -1,33 +1,42 @@
 /*
- * ACPI: the fixed power management registers, and the tables that describe them.
+ * ACPI's fixed power management registers, as function 3 of the PIIX4 has them (PCI 00:01.3).
  *
  * The register blocks are the smallest that make an ACPI machine: PM1a event and control, the PM
- * timer, and the SMI command port that turns ACPI mode on and off. The PM timer is VM time in ticks
- * of 3.579545 MHz. Its status bit, which is set whenever bit 31 of the counter changes, is derived
- * when somebody looks; a vm_timer runs only while the guest has enabled it.
+ * timer, and the SMI command port that turns ACPI mode on and off. All but the last lie where PMBASE
+ * says; without firmware (a kernel that is loaded directly) reset puts them where the tables say. The
+ * PM timer is VM time in ticks of 3.579545 MHz. Its status bit, which is set whenever bit 31 of the
+ * counter changes, is derived when somebody looks; a vm_timer runs only while the guest has enabled it.
+ *
+ * The processor has no system management mode. DEVACT says after reset that SMIs are in use already,
+ * which firmware takes to mean that there is none to set up. The SMBus host is not there: the enable bit of
+ * its configuration register stays 0.
  *
  * There is no MADT: the interrupt controller is the 8259 pair, and the SCI is ISA line 9.
  *
- * Invariants: SCI is high exactly when an enabled status bit is set in ACPI mode; every table's bytes
- * sum to 0.
+ * Invariant: SCI is high exactly when an enabled status bit is set in ACPI mode.
  *
- * Ref: ACPI specification 6.5, chapters 4 "ACPI Hardware Specification" (PM1 registers, PM timer) and
- * 5 "ACPI Software Programming Model" (RSDP, RSDT, FADT, FACS).
+ * Ref: ACPI specification 6.5, chapter 4 "ACPI Hardware Specification" (PM1 registers, PM timer); Intel
+ * 82371AB (PIIX4) data sheet, "Power Management PCI Configuration Registers (Function 3)".
  */
 #include "base/string.h"
-#include "monitor/dev/acpi/dsdt.h"
-#include "monitor/dev/devices.h"
+#include "monitor/dev/acpi/tables.h"
+#include "monitor/dev/pci.h"
 
-#define PORT_SMI_CMD    0xb2
-#define PORT_EVENT      0x600
-#define PORT_CONTROL    0x604
-#define PORT_TIMER      0x608
-#define SCI_LINE        9
+#define PORT_SMI_CMD    ACPI_SMI_PORT
+#define OFS_EVENT       ACPI_OFS_EVENT
+#define OFS_CONTROL     ACPI_OFS_CONTROL
+#define OFS_TIMER       ACPI_OFS_TIMER
+#define SCI_LINE        ACPI_SCI_LINE
 #define PM_TIMER_HZ     3579545u
 #define TIMER_TOP_SHIFT 31 /* a 32-bit counter: its top bit sets TMR_STS */
 
-#define SMI_ENABLE  0xa1
-#define SMI_DISABLE 0xa0
+/* PCI configuration registers */
+#define REG_PMBASE    0x40
+#define REG_DEVACT    0x58 /* 58h..5Bh */
+#define REG_PMREGMISC 0x80
+#define PMBASE_MASK   0xffc0u
+#define APMC_EN       0x02 /* of byte 5Bh: a write to B2h makes an SMI */
+#define PMIOSE        0x01 /* the ports at PMBASE answer               */
 
 #define PM1_TMR        0x0001
 #define PM1_GBL        0x0020
@@ -43,21 +52,17 @@
 #define CNT_SLP_EN     0x2000
 #define SLP_TYP_S5     5 /* as \_S5 in dsdt.asl says */
 
-/* where the tables lie: RAM that the memory map keeps from the guest */
-#define RSDP_PA 0xf0000u
-#define RSDT_PA 0xf0040u
-#define FADT_PA 0xf0080u
-#define FACS_PA 0xf0180u /* 64-byte aligned */
-#define DSDT_PA 0xf0200u
-
 struct acpi_state {
     uint64_t timer_seen; /* top bits of the PM timer up to which TMR_STS is known */
     uint16_t status, enable, control;
     uint8_t smi_command, smi_data;
+    uint16_t base; /* of the ports that answer now, 0: none */
+    uint8_t config[PCI_CONFIG_BYTES];
 };
 
 struct acpi {
     struct machine *m;
+    struct acpi_tables *tables;
     struct vm_timer timer;
     struct acpi_state s;
 };
@@ -92,6 +97,11 @@ static void update_sci(struct acpi *a)
 static void acpi_timer(void *ctx)
 {
     update_sci(ctx);
+}
+
+void acpi_place_tables(struct acpi *a)
+{
+    acpi_tables_place(a->tables);
 }
 
 void acpi_power_button(struct acpi *a)
@@ -175,142 +185,23 @@ static void smi_write(void *dev, uint64_t addr, unsigned size, uint32_t value)
         return;
     }
     a->s.smi_command = (uint8_t)value;
-    if (value == SMI_ENABLE)
+    if (value == ACPI_SMI_ENABLE)
         a->s.control |= CNT_SCI_EN;
-    else if (value == SMI_DISABLE)
+    else if (value == ACPI_SMI_DISABLE)
         a->s.control &= (uint16_t)~CNT_SCI_EN;
     update_sci(a);
 }
 
-/* ---- tables --------------------------------------------------------------------------------------- */
+/* ---- PCI function ------------------------------------------------------------------------------------- */
 
-static void put32(uint8_t *p, uint32_t v)
-{
-    for (unsigned i = 0; i < 4; i++)
-        p[i] = (uint8_t)(v >> (8 * i));
-}
-
-static void put16(uint8_t *p, uint16_t v)
-{
-    p[0] = (uint8_t)v;
-    p[1] = (uint8_t)(v >> 8);
-}
-
-static uint8_t checksum(const uint8_t *p, uint32_t bytes)
-{
-    uint8_t sum = 0;
-
-    for (uint32_t i = 0; i < bytes; i++)
-        sum += p[i];
-    return (uint8_t)-sum;
-}
-
-static void place(struct acpi *a, uint32_t pa, const void *table, uint32_t bytes)
-{
-    const struct machine_config *c = machine_config_of(a->m);
-
-    if (c->mem_write)
-        c->mem_write(c->mem_ctx, pa, table, bytes);
-}
-
-/** The header every system description table begins with; the checksum comes last. */
-static void put_header(uint8_t *t, const char signature[4], uint32_t bytes, uint8_t revision)
-{
-    memcpy(t, signature, 4);
-    put32(t + 4, bytes);
-    t[8] = revision;
-    memcpy(t + 10, "RINGDN", 6);
-    memcpy(t + 16, "RINGDOWN", 8);
-    put32(t + 24, 1);
-    memcpy(t + 28, "RGDN", 4);
-    put32(t + 32, 1);
-    t[9] = checksum(t, bytes);
-}
-
-/** A generic address structure in I/O space. */
-static void put_gas(uint8_t *p, uint8_t bits, uint8_t access, uint16_t port)
-{
-    p[0] = 1; /* system I/O */
-    p[1] = bits;
-    p[3] = access;
-    put32(p + 4, port);
-}
-
-/* FADT, revision 3: offsets and flags */
-#define FADT_BYTES      244
-#define FADT_LEGACY     0x0001 /* IA-PC boot flags: legacy devices, 8042 */
-#define FADT_8042       0x0002
-#define FADT_WBINVD     (1u << 0)
-#define FADT_PROC_C1    (1u << 2)
-#define FADT_SLP_BUTTON (1u << 5) /* no fixed sleep button                 */
-#define FADT_FIX_RTC    (1u << 6) /* no RTC wake status in fixed registers */
-#define FADT_TMR_32     (1u << 8)
-#define FADT_RESET_REG  (1u << 10)
-#define RESET_PORT      0xcf9
-#define RESET_VALUE     0x06
-
-static void place_fadt(struct acpi *a)
-{
-    uint8_t t[FADT_BYTES] = { 0 };
-
-    put32(t + 36, FACS_PA);
-    put32(t + 40, DSDT_PA);
-    t[45] = 1; /* preferred profile: desktop */
-    put16(t + 46, SCI_LINE);
-    put32(t + 48, PORT_SMI_CMD);
-    t[52] = SMI_ENABLE;
-    t[53] = SMI_DISABLE;
-    put32(t + 56, PORT_EVENT);
-    put32(t + 64, PORT_CONTROL);
-    put32(t + 76, PORT_TIMER);
-    t[88] = 4; /* lengths of the three blocks */
-    t[89] = 2;
-    t[91] = 4;
-    put16(t + 96, 0xffff); /* latencies that mean: no C2, no C3 */
-    put16(t + 98, 0xffff);
-    t[108] = 0x32; /* CMOS index of the century */
-    put16(t + 109, FADT_LEGACY | FADT_8042);
-    put32(t + 112,
-          FADT_WBINVD | FADT_PROC_C1 | FADT_SLP_BUTTON | FADT_FIX_RTC | FADT_TMR_32 | FADT_RESET_REG);
-    put_gas(t + 116, 8, 1, RESET_PORT);
-    t[128] = RESET_VALUE;
-    put32(t + 132, FACS_PA); /* X_FIRMWARE_CTRL, X_DSDT */
-    put32(t + 140, DSDT_PA);
-    put_gas(t + 148, 32, 2, PORT_EVENT);
-    put_gas(t + 172, 16, 2, PORT_CONTROL);
-    put_gas(t + 208, 32, 3, PORT_TIMER);
-    put_header(t, "FACP", FADT_BYTES, 3);
-    place(a, FADT_PA, t, sizeof t);
-}
-
-void acpi_place_tables(struct acpi *a)
-{
-    uint8_t rsdp[20] = "RSD PTR ", rsdt[40] = { 0 }, facs[64] = "FACS";
-
-    memcpy(rsdp + 9, "RINGDN", 6);
-    put32(rsdp + 16, RSDT_PA);
-    rsdp[8] = checksum(rsdp, sizeof rsdp);
-    put32(rsdt + 36, FADT_PA);
-    put_header(rsdt, "RSDT", sizeof rsdt, 1);
-    put32(facs + 4, sizeof facs);
-    facs[32] = 1; /* version */
-    place(a, RSDP_PA, rsdp, sizeof rsdp);
-    place(a, RSDT_PA, rsdt, sizeof rsdt);
-    place_fadt(a);
-    place(a, FACS_PA, facs, sizeof facs);
-    place(a, DSDT_PA, acpi_dsdt, acpi_dsdt_bytes);
-}
-
-/* ---- power-on ----------------------------------------------------------------------------------------- */
-
-static void acpi_reset(void *dev)
-{
-    struct acpi *a = dev;
-
-    memset(&a->s, 0, sizeof a->s);
-    a->s.timer_seen = pm_ticks(a) >> TIMER_TOP_SHIFT;
-    update_sci(a);
-}
+/* clang-format off */
+static const uint8_t writable[PCI_CONFIG_BYTES] = {
+    [PCI_COMMAND] = 0x01, [PCI_INTERRUPT_LINE] = 0xff,
+    [REG_PMBASE] = 0xc0, [REG_PMBASE + 1] = 0xff,
+    [REG_DEVACT] = 0xff, [REG_DEVACT + 1] = 0xff, [REG_DEVACT + 2] = 0xff, [REG_DEVACT + 3] = 0xff,
+    [REG_PMREGMISC] = 0x01,
+};
+/* clang-format on */
 
 static const struct io_ops event_ops = {
     .name = "pm1-event", .read = event_read, .write = event_write, .wide = true
@@ -321,15 +212,88 @@ static const struct io_ops control_ops = {
 static const struct io_ops timer_ops = { .name = "pm-timer", .read = timer_read, .wide = true };
 static const struct io_ops smi_ops = { .name = "smi-command", .read = smi_read, .write = smi_write };
 
+static void unmap_ports(struct acpi *a)
+{
+    if (!a->s.base)
+        return;
+    machine_unclaim_ports(a->m, a->s.base + OFS_EVENT, a);
+    machine_unclaim_ports(a->m, a->s.base + OFS_CONTROL, a);
+    machine_unclaim_ports(a->m, a->s.base + OFS_TIMER, a);
+    a->s.base = 0;
+}
+
+/** The block answers where PMBASE says, once PMREGMISC lets it; not where others have ports. */
+static void map_ports(struct acpi *a)
+{
+    const uint8_t *config = a->s.config;
+    uint16_t base = config[REG_PMREGMISC] & PMIOSE ? pci_get32(config, REG_PMBASE) & PMBASE_MASK : 0;
+
+    if (base == a->s.base)
+        return;
+    unmap_ports(a);
+    if (!base)
+        return;
+    a->s.base = base;
+    if (machine_claim_ports(a->m, base + OFS_EVENT, 4, &event_ops, a) ||
+        machine_claim_ports(a->m, base + OFS_CONTROL, 2, &control_ops, a) ||
+        machine_claim_ports(a->m, base + OFS_TIMER, 4, &timer_ops, a))
+        LOG(machine_log(a->m), guest_error, "acpi: other devices have ports at 0x%x\n", (unsigned)base);
+}
+
+static void config_written(void *dev, unsigned first, unsigned count)
+{
+    (void)first;
+    (void)count;
+    map_ports(dev);
+}
+
+static void reset_config(struct acpi *a)
+{
+    uint8_t *config = a->s.config;
+
+    unmap_ports(a);
+    memset(config, 0, PCI_CONFIG_BYTES);
+    pci_put16(config, PCI_VENDOR, PCI_VENDOR_INTEL);
+    pci_put16(config, PCI_DEVICE, 0x7113);
+    pci_put16(config, PCI_STATUS, 0x0280);
+    config[PCI_REVISION] = 0x03;
+    pci_put16(config, PCI_CLASS, 0x0680);
+    config[PCI_INTERRUPT_PIN] = 1;
+    config[REG_PMBASE] = 1; /* I/O space */
+    config[REG_DEVACT + 3] = APMC_EN;
+    if (!machine_config_of(a->m)->rom) { /* as firmware leaves it */
+        pci_put32(config, REG_PMBASE, ACPI_PORTS | 1);
+        config[REG_PMREGMISC] = PMIOSE;
+        config[PCI_INTERRUPT_LINE] = ACPI_SCI_LINE;
+    }
+    map_ports(a);
+}
+
+/* ---- power-on ----------------------------------------------------------------------------------------- */
+
+static void acpi_reset(void *dev)
+{
+    struct acpi *a = dev;
+
+    a->s.status = a->s.enable = a->s.control = 0;
+    a->s.smi_command = a->s.smi_data = 0;
+    reset_config(a);
+    a->s.timer_seen = pm_ticks(a) >> TIMER_TOP_SHIFT;
+    update_sci(a);
+}
+
 struct acpi *acpi_new(struct machine *m)
 {
     struct acpi *a = machine_alloc(m, sizeof *a);
 
     if (!a || machine_claim_ports(m, PORT_SMI_CMD, 2, &smi_ops, a) ||
-        machine_claim_ports(m, PORT_EVENT, 4, &event_ops, a) ||
-        machine_claim_ports(m, PORT_CONTROL, 2, &control_ops, a) ||
-        machine_claim_ports(m, PORT_TIMER, 4, &timer_ops, a) ||
-        device_register(m, "acpi", acpi_reset, a, &a->s, sizeof a->s))
+        device_register(m, "acpi", acpi_reset, a, &a->s, sizeof a->s) ||
+        pci_add(machine_pci(m), &(struct pci_function){ .devfn = PCI_DEVFN(1, 3),
+                                                        .config = a->s.config,
+                                                        .writable = writable,
+                                                        .written = config_written,
+                                                        .dev = a }) ||
+        !(a->tables = acpi_tables_new(m)))
         return NULL;
     a->m = m;
     vm_timer_init(&a->timer, acpi_timer, a);

@@ -95,6 +95,15 @@ struct dma *dma_new(struct machine *m);
 struct debug_exit;
 struct debug_exit *debug_exit_new(struct machine *m, uint16_t port, uint16_t size);
 
+struct debugcon;
+struct debugcon *debugcon_new(struct machine *m, uint16_t port, const struct chardev *chardev);
+
+struct fw_cfg;
+struct fw_cfg *fw_cfg_new(struct machine *m);
+/** A file for firmware; name and data are kept by reference. false: there is no room. */
+bool fw_cfg_add_file(struct fw_cfg *f, const char *name, const void *data, uint32_t bytes);
+struct fw_cfg *machine_fw_cfg(struct machine *m);
+
 struct vga;
 struct vga *vga_new(struct machine *m);
 size_t vga_text(const struct vga *v, char *buf, size_t size);

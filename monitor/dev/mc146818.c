@@ -25,7 +25,7 @@ enum rtc_reg {
     REG_SEC, REG_SEC_ALARM, REG_MIN, REG_MIN_ALARM, REG_HOUR, REG_HOUR_ALARM, REG_WEEKDAY, REG_DAY,
     REG_MONTH, REG_YEAR, REG_A, REG_B, REG_C, REG_D,
     REG_EQUIPMENT = 0x14, REG_BASE_LOW = 0x15, REG_EXT_LOW = 0x17, REG_SUM_HIGH = 0x2e, REG_SUM_LOW = 0x2f,
-    REG_EXT2_LOW = 0x30, REG_CENTURY = 0x32, REG_HIGH_LOW = 0x34,
+    REG_EXT2_LOW = 0x30, REG_CENTURY = 0x32, REG_HIGH_LOW = 0x34, REG_BOOT3 = 0x38, REG_BOOT12 = 0x3d,
 };
 /* clang-format on */
 
@@ -50,6 +50,9 @@ enum rtc_reg {
 #define ALARM_ANY 0xc0 /* alarm bytes C0..FF match everything */
 
 #define EQUIPMENT_FPU_MOUSE 0x06
+#define BOOT_FLOPPY         1 /* where firmware looks for a system: QEMU's convention, which SeaBIOS reads */
+#define BOOT_DISK           2
+#define BOOT_CDROM          3
 #define RTC_HZ              32768u
 #define UIP_NS              2228000u /* 244 us of warning and 1,984 us of update before the second turns */
 #define SECS_PER_DAY        86400
@@ -433,6 +436,8 @@ static void fill_cmos(struct rtc *r)
     put16(ram, REG_EXT_LOW, above_1m >> 10);
     put16(ram, REG_EXT2_LOW, above_1m >> 10);
     put16(ram, REG_HIGH_LOW, above_16m >> 16);
+    ram[REG_BOOT12] = BOOT_FLOPPY << 4 | BOOT_DISK; /* the disk first */
+    ram[REG_BOOT3] = BOOT_CDROM << 4;
     for (unsigned i = 0x10; i <= 0x2d; i++)
         sum += ram[i];
     ram[REG_SUM_HIGH] = (uint8_t)(sum >> 8);

@@ -1,14 +1,9 @@
 /*
- * The small ports of a PC's chipset: fast A20 and reset (92h), the diagnostic port (80h), the
- * coprocessor's error latch (F0h, F1h), and the reset control register (CF9h) amid the PCI
- * configuration ports, behind which there is no bus.
- *
- * CF8h..CFBh is one wide claim because only a byte access at CF9h means the reset register: a
- * doubleword at CF8h is a PCI address, which must not reset the machine by what its second byte
- * happens to be.
+ * The small ports of a PC's chipset: fast A20 and reset (92h), the diagnostic port (80h), and the
+ * coprocessor's error latch (F0h, F1h).
  *
  * Ref: IBM PS/2 Hardware Interface Technical Reference, "System Control Port A"; IBM PC/AT
- * Technical Reference, "Math Coprocessor"; Intel 82371SB data sheet, "RC, Reset Control Register".
+ * Technical Reference, "Math Coprocessor".
  */
 #include "base/string.h"
 #include "monitor/dev/devices.h"
@@ -16,18 +11,13 @@
 #define PORT_DIAGNOSTIC 0x80
 #define PORT_A          0x92
 #define PORT_FPU        0xf0
-#define PORT_PCI        0xcf8
-#define PORT_RESET      0xcf9
 #define FPU_IRQ         13
 
 #define PA_FAST_RESET 0x01
 #define PA_A20        0x02
-#define RC_HARD       0x02
-#define RC_RESET_CPU  0x04 /* its rising edge resets */
-#define RC_WRITABLE   0x0e
 
 struct sysctl_state {
-    uint8_t diagnostic, port_a, reset_control;
+    uint8_t diagnostic, port_a;
 };
 
 struct sysctl {
@@ -86,25 +76,6 @@ static void fpu_write(void *dev, uint64_t addr, unsigned size, uint32_t value)
     machine_irq(c->m, FPU_IRQ, false);
 }
 
-static uint32_t pci_read(void *dev, uint64_t addr, unsigned size)
-{
-    struct sysctl *c = dev;
-
-    return addr == PORT_RESET && size == 1 ? c->s.reset_control : 0xffffffffu;
-}
-
-static void pci_write(void *dev, uint64_t addr, unsigned size, uint32_t value)
-{
-    struct sysctl *c = dev;
-    bool was_set = c->s.reset_control & RC_RESET_CPU;
-
-    if (addr != PORT_RESET || size != 1)
-        return;
-    c->s.reset_control = value & RC_WRITABLE;
-    if ((value & RC_RESET_CPU) && !was_set)
-        machine_request_stop(c->m, STOP_RESET, 0);
-}
-
 static void sysctl_reset(void *dev)
 {
     struct sysctl *c = dev;
@@ -117,9 +88,6 @@ static const struct io_ops diagnostic_ops = { .name = "port80",
                                               .write = diagnostic_write };
 static const struct io_ops port_a_ops = { .name = "port92", .read = port_a_read, .write = port_a_write };
 static const struct io_ops fpu_ops = { .name = "fpu-error", .write = fpu_write };
-static const struct io_ops pci_ops = {
-    .name = "pci-config", .read = pci_read, .write = pci_write, .wide = true
-};
 
 struct sysctl *sysctl_new(struct machine *m)
 {
@@ -128,7 +96,6 @@ struct sysctl *sysctl_new(struct machine *m)
     if (!c || machine_claim_ports(m, PORT_DIAGNOSTIC, 1, &diagnostic_ops, c) ||
         machine_claim_ports(m, PORT_A, 1, &port_a_ops, c) ||
         machine_claim_ports(m, PORT_FPU, 2, &fpu_ops, c) ||
-        machine_claim_ports(m, PORT_PCI, 4, &pci_ops, c) ||
         device_register(m, "sysctl", sysctl_reset, c, &c->s, sizeof c->s))
         return NULL;
     c->m = m;

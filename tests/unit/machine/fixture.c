@@ -31,6 +31,13 @@ static void intr_changed(void *ctx, bool level)
     f->intr_changes++;
 }
 
+static void mem_route(void *ctx, uint64_t pa, uint32_t bytes, bool reads_ram, bool writes_ram)
+{
+    struct fixture *f = ctx;
+    if (f->routes < sizeof f->route / sizeof f->route[0])
+        f->route[f->routes++] = (struct route){ (uint32_t)pa, bytes, reads_ram, writes_ram };
+}
+
 static void a20_changed(void *ctx, bool enabled)
 {
     struct fixture *f = ctx;
@@ -57,7 +64,10 @@ static size_t serial_read(void *ctx, uint8_t *data, size_t len)
 
 static const struct chardev_ops serial_ops = { .write = serial_write, .read = serial_read };
 
-int fixture_setup(void **state)
+static const uint8_t rom[0x10000];
+static const uint8_t file[3] = "abc";
+
+static int setup(void **state, bool has_rom)
 {
     struct fixture *f = calloc(1, sizeof *f);
 
@@ -74,14 +84,32 @@ int fixture_setup(void **state)
         .mem_ctx = f,
         .mem_read = mem_read,
         .mem_write = mem_write,
+        .mem_route = mem_route,
+        .rom = has_rom ? rom : NULL,
+        .rom_bytes = has_rom ? sizeof rom : 0,
+        .fw_file = { { "etc/test", file, sizeof file } },
+        .fw_file_count = 1,
+        .debugcon = { .ops = &serial_ops, .ctx = f },
+        .debugcon_port = 0x402,
         .intr_ctx = f,
         .intr_changed = intr_changed,
         .a20_changed = a20_changed,
     };
     f->m = machine_new(&c);
     f->a20_changes = 0;
+    f->routes = 0;
     *state = f;
     return f->m ? 0 : -1;
+}
+
+int fixture_setup(void **state)
+{
+    return setup(state, false);
+}
+
+int fixture_setup_rom(void **state)
+{
+    return setup(state, true);
 }
 
 int fixture_teardown(void **state)

@@ -27,6 +27,11 @@ struct fixture {
     uint8_t *mem; /* MEM_BYTES */
     bool intr, a20;
     unsigned intr_changes, a20_changes;
+    struct route {
+        uint32_t pa, bytes;
+        bool reads_ram, writes_ram;
+    } route[64]; /* what the chipset moved, since set-up */
+    unsigned routes;
     uint8_t out[4096], in[4096];
     size_t out_len, in_len, in_at;
 };
@@ -34,6 +39,8 @@ struct fixture {
 /** cmocka set-up and tear-down: *state becomes a struct fixture. */
 int fixture_setup(void **state);
 int fixture_teardown(void **state);
+/** The same machine with a firmware ROM, so that the chipset is as reset leaves it. */
+int fixture_setup_rom(void **state);
 
 uint32_t in_port(struct fixture *f, uint16_t port, unsigned size);
 void out_port(struct fixture *f, uint16_t port, unsigned size, uint32_t value);

@@ -21,9 +21,9 @@ static uint16_t pick_port(uint32_t *seed)
     static const struct {
         uint16_t first, count;
     } ranges[] = {
-        { 0x00, 16 }, { 0x20, 2 },   { 0x40, 4 },  { 0x60, 5 },  { 0x70, 2 },     { 0x80, 20 },
-        { 0xa0, 2 },  { 0xb2, 2 },   { 0xc0, 32 }, { 0xf0, 2 },  { 0x3b0, 0x30 }, { 0x3f8, 8 },
-        { 0x4d0, 2 }, { 0x600, 12 }, { 0xcf8, 8 }, { 0x501, 2 }, { 0xfffc, 4 },
+        { 0x00, 16 }, { 0x20, 2 },   { 0x40, 4 },  { 0x60, 5 },     { 0x70, 2 },  { 0x80, 20 },  { 0xa0, 2 },
+        { 0xb2, 2 },  { 0xc0, 32 },  { 0xf0, 2 },  { 0x3b0, 0x30 }, { 0x3f8, 8 }, { 0x4d0, 2 },  { 0x510, 2 },
+        { 0x514, 8 }, { 0x600, 12 }, { 0xcf8, 8 }, { 0x402, 1 },    { 0x501, 2 }, { 0xfffc, 4 },
     };
     uint32_t i = next_random(seed) % (sizeof ranges / sizeof *ranges);
 
