@@ -102,6 +102,7 @@ void vcpu_reset(struct vcpu *cpu)
     cpu->efer = 0;
     cpu->pat = 0x0007040600070406ull;
     cpu->sysenter_cs = cpu->sysenter_esp = cpu->sysenter_eip = 0;
+    cpu->misc_enable = 1; /* fast strings */
     cpu->cpl = 0;
     cpu->intr_shadow = false;
     cpu->a20_off = false;

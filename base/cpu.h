@@ -138,6 +138,7 @@ struct vcpu {
     uint32_t sysenter_cs, sysenter_esp, sysenter_eip;
     uint64_t pdpte[4];      /* PAE: loaded with CR3                                      */
     uint64_t pat;           /* IA32_PAT: kept and shown; memory types have no effect       */
+    uint32_t misc_enable;   /* IA32_MISC_ENABLE of a Pentium 4                             */
     uint32_t mode;          /* MODE_* of the present state: vcpu_update_mode()           */
     uint8_t cpl;
     bool intr_shadow;       /* STI or MOV SS: no interrupt before the next instruction   */

@@ -61,6 +61,28 @@ enum seg_id { SEG_ES, SEG_CS, SEG_SS, SEG_DS, SEG_FS, SEG_GS, SEG_COUNT };
 
 #define EFER_NXE 0x00000800u
 
+/* CPUID leaf 1 EDX; AMD repeats most of them in leaf 80000001 EDX */
+#define CPUID_FPU   (1u << 0)
+#define CPUID_VME   (1u << 1)
+#define CPUID_DE    (1u << 2)
+#define CPUID_PSE   (1u << 3)
+#define CPUID_TSC   (1u << 4)
+#define CPUID_MSR   (1u << 5)
+#define CPUID_PAE   (1u << 6)
+#define CPUID_MCE   (1u << 7)
+#define CPUID_CX8   (1u << 8)
+#define CPUID_SEP   (1u << 11)
+#define CPUID_PGE   (1u << 13)
+#define CPUID_CMOV  (1u << 15)
+#define CPUID_PAT   (1u << 16)
+#define CPUID_CLFSH (1u << 19)
+#define CPUID_MMX   (1u << 23)
+#define CPUID_FXSR  (1u << 24)
+#define CPUID_SSE   (1u << 25)
+#define CPUID_SSE2  (1u << 26)
+/* Leaf 80000001 EDX alone */
+#define CPUID_EXT_NX (1u << 20)
+
 /* Page-table entries */
 #define PTE_P  0x001u
 #define PTE_W  0x002u

@@ -30,7 +30,7 @@ enum exit_status { STATUS_OK = 0, STATUS_RUNTIME = 1, STATUS_USAGE = 2, STATUS_T
 
 struct session {
     struct options options;
-    const struct cpu_model *model;
+    struct cpu_model model;
     struct boot_files files;
     uint8_t *ram;
     struct chardev serial[HOSTED_CHARDEV_MAX];
@@ -54,6 +54,10 @@ static void list_cpus(void)
     puts("CPU models:");
     for (size_t i = 0; i < cpu_model_count; i++)
         printf("  %-12s%s\n", cpu_models[i].name, i ? "" : " (default)");
+    printf("Features (+NAME, -NAME):\n ");
+    for (size_t i = 0; cpu_model_feature_name(i); i++)
+        printf(" %s", cpu_model_feature_name(i));
+    puts("");
 }
 
 static void list_log_channels(void)
@@ -186,7 +190,7 @@ static struct vm_config make_config(const struct session *s)
     struct vm_config c = {
         .ram = s->ram,
         .ram_bytes = o->ram_bytes,
-        .model = s->model,
+        .model = &s->model,
         .bt = {
             .tc_bytes = o->tc_bytes,
             .chain = o->chain,
@@ -340,7 +344,7 @@ static int write_stats(struct session *s, int status)
 
     if (!path)
         return status;
-    rc = stats_write(path, &s->stats, s->model->name, platform_clock_ns() - s->started_ns);
+    rc = stats_write(path, &s->stats, s->model.name, platform_clock_ns() - s->started_ns);
     if (rc == 0)
         return status;
     snprintf(error, sizeof error, "cannot write stats to '%s': %s", path, strerror(-rc));
@@ -430,6 +434,32 @@ static int start(struct session *s)
     return write_stats(s, close_hash_log(s, status));
 }
 
+static bool choose_model(struct session *s)
+{
+    const struct options *o = &s->options;
+    const struct cpu_model *model = o->cpu ? cpu_model_find(o->cpu) : &cpu_models[0];
+    static const char *const why[] = {
+        [FEATURE_UNKNOWN] = "there is no such feature; -cpu help lists them",
+        [FEATURE_LACKING] = "this feature is not supported",
+        [FEATURE_NEEDS_OTHER] = "a feature that it needs is off",
+    };
+
+    if (!model) {
+        fprintf(stderr, "ringdown: -cpu '%.80s' is not a known model: -cpu help lists them\n", o->cpu);
+        return false;
+    }
+    s->model = *model;
+    for (unsigned i = 0; i < o->cpu_flag_count; i++) {
+        enum feature_rc rc = cpu_model_set_feature(&s->model, o->cpu_flag[i].name, o->cpu_flag[i].on);
+        if (rc != FEATURE_OK) {
+            fprintf(stderr, "ringdown: -cpu %s: '%c%.80s': %s\n", model->name, o->cpu_flag[i].on ? '+' : '-',
+                    o->cpu_flag[i].name, why[rc]);
+            return false;
+        }
+    }
+    return true;
+}
+
 int main(int argc, char **argv)
 {
     static struct session session;
@@ -440,11 +470,7 @@ int main(int argc, char **argv)
         return complain(STATUS_USAGE, session.options.error);
     if (session.options.action != ACTION_RUN)
         return list_something(session.options.action);
-    session.model = session.options.cpu ? cpu_model_find(session.options.cpu) : &cpu_models[0];
-    if (!session.model) {
-        fprintf(stderr, "ringdown: -cpu '%.80s' is not a known model: -cpu help lists them\n",
-                session.options.cpu);
+    if (!choose_model(&session))
         return STATUS_USAGE;
-    }
     return start(&session);
 }

@@ -211,6 +211,26 @@ static bool opt_memory(struct options *o, const char *value)
     return true;
 }
 
+/* +NAME, -NAME or NAME=on|off; which names there are is the model's business. */
+static bool cpu_flag(struct options *o, const struct item *item)
+{
+    struct cpu_flag flag = { item->name, true };
+
+    if (*item->name == '+' || *item->name == '-') {
+        flag = (struct cpu_flag){ item->name + 1, *item->name == '+' };
+        if (item->value)
+            return fail(o, "-cpu: '" SHOWN "' takes no value", item->name);
+    } else if (!item->value || !parse_on_off(item->value, &flag.on)) {
+        return fail(o, "-cpu: '" SHOWN "' must be +FEATURE, -FEATURE or FEATURE=on|off", item->name);
+    }
+    if (!*flag.name)
+        return fail(o, "-cpu: '" SHOWN "' names no feature", item->name);
+    if (o->cpu_flag_count == OPTIONS_CPU_FLAGS_MAX)
+        return fail(o, "-cpu: more than %u feature flags", OPTIONS_CPU_FLAGS_MAX);
+    o->cpu_flag[o->cpu_flag_count++] = flag;
+    return true;
+}
+
 static bool opt_cpu(struct options *o, const char *value)
 {
     const char *list = value;
@@ -226,9 +246,11 @@ static bool opt_cpu(struct options *o, const char *value)
     if (!*item.name || item.value)
         return fail(o, "-cpu '" SHOWN "' must start with a model: -cpu help lists them", value);
     o->cpu = item.name;
-    if (list)
-        return fail(o, "-cpu: feature flags ('" SHOWN "') are not supported, only models", list);
-    return true;
+    o->cpu_flag_count = 0;
+    while ((rc = next_item(o, &list, &item)) > 0)
+        if (!cpu_flag(o, &item))
+            return false;
+    return rc == 0;
 }
 
 static bool opt_smp(struct options *o, const char *value)
@@ -745,7 +767,7 @@ const char options_help[] =
     "  -initrd FILE         initial RAM disk; modules of a multiboot kernel: \"FILE ARGS,FILE ARGS\"\n"
     "  -append TEXT         kernel command line\n"
     "  -m SIZE              guest memory: MiB, or with K, M, G (default 128M)\n"
-    "  -cpu MODEL           processor model; -cpu help lists them\n"
+    "  -cpu MODEL[,+F][,-F] processor model, features added or taken away; -cpu help lists both\n"
     "  -nographic           serial port 0 on this terminal; Ctrl-a x leaves, Ctrl-a h helps\n"
     "  -serial DEV          stdio, mon:stdio, none, null, file:PATH, pty,\n"
     "                       unix:PATH[,server=on][,wait=off]; once for each port\n"

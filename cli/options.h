@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #define OPTIONS_SERIAL_MAX 4u
+#define OPTIONS_CPU_FLAGS_MAX 32u
 #define OPTIONS_RAM_MIN    (2ull << 20)
 #define OPTIONS_RAM_MAX    (3072ull << 20)
 
@@ -41,6 +42,11 @@ struct options {
     const char *kernel, *initrd, *append; /* NULL: not given                     */
     uint64_t ram_bytes;
     const char *cpu; /* model name; NULL: the default       */
+    struct cpu_flag {
+        const char *name;
+        bool on;
+    } cpu_flag[OPTIONS_CPU_FLAGS_MAX];
+    unsigned cpu_flag_count;
     struct serial_option serial[OPTIONS_SERIAL_MAX];
     unsigned serial_count;
     bool nographic, no_reboot, sandbox;

@@ -19,6 +19,7 @@
 #include "base/string.h"
 #include "monitor/callout_internal.h"
 #include "monitor/callouts.h"
+#include "monitor/system_internal.h"
 
 /* Bytes of the images */
 #define ENV32_BYTES   28u
@@ -28,9 +29,6 @@
 #define FXSAVE_X87    160u /* control words and x87 registers              */
 #define FXSAVE_USED   288u /* and XMM0..7; the guest sees nothing more      */
 
-#define CPUID_SSE (1u << 25)
-/* Bit 17 of an AMD host's MXCSR_MASK is a mode that none of our models has. */
-#define MXCSR_MASK_MODEL 0x0000ffffu
 
 /* FNSTENV's image with a 32-bit operand size, as the host stores it too. */
 struct x87_env {
@@ -169,7 +167,7 @@ enum exit_reason callout_fxsave(struct vcpu *cpu, uint64_t arg, uint32_t ea)
     __asm__ volatile("fxsave %0" : "=m"(image));
     memset(image + FX_POINTERS, 0, FX_MXCSR - FX_POINTERS);
     memcpy(&mxcsr_mask, image + FX_MXCSR_MASK, sizeof mxcsr_mask);
-    mxcsr_mask &= MXCSR_MASK_MODEL;
+    mxcsr_mask &= cpu_model_mxcsr_mask(cpu->vm->model);
     memcpy(image + FX_MXCSR_MASK, &mxcsr_mask, sizeof mxcsr_mask);
     if (has_sse)
         rc = mmu_write(cpu, va, image, FXSAVE_USED, user);

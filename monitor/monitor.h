@@ -26,6 +26,20 @@ struct cpu_model {
 const struct cpu_model *cpu_model_find(const char *name);
 extern const struct cpu_model cpu_models[];
 extern const size_t cpu_model_count;
+/** Family of leaf 1. */
+unsigned cpu_model_family(const struct cpu_model *model);
+
+enum feature_rc {
+    FEATURE_OK,
+    FEATURE_UNKNOWN,     /* no feature of that name                                */
+    FEATURE_LACKING,     /* one that we, or this model, can't offer                 */
+    FEATURE_NEEDS_OTHER, /* one without which it means nothing is off               */
+};
+/** Add a feature by its name to a model of the caller's own, or take it and what needs it away. */
+enum feature_rc cpu_model_set_feature(struct cpu_model *model, const char *name, bool on);
+/** The names that can be added, 0 and up; NULL after the last. */
+const char *cpu_model_feature_name(size_t i);
+
 /** 1 << enum insn_feature of what the model has, for bt_ops.features. */
 uint32_t cpu_model_features(const struct cpu_model *model);
 /** CPUID: EAX, EBX, ECX, EDX of a leaf. */

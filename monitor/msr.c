@@ -10,8 +10,11 @@
  */
 #include "monitor/system_internal.h"
 
+#define MSR_P5_MC_ADDR      0x00u
+#define MSR_P5_MC_TYPE      0x01u
 #define MSR_TSC             0x10u
 #define MSR_PLATFORM_ID     0x17u
+#define MSR_UCODE_TRIGGER   0x79u
 #define MSR_UCODE_REV       0x8bu /* AMD: patch level */
 #define MSR_SYSENTER_CS     0x174u
 #define MSR_SYSENTER_ESP    0x175u
@@ -24,12 +27,8 @@
 #define MSR_AMD_INT_PENDING 0xc0010055u
 #define MSR_AMD_DE_CFG      0xc0011029u
 
-#define MISC_ENABLE_FAST_STRINGS 1u
-/* Bits of CPUID leaf 1 EDX */
-#define CPUID_TSC (1u << 4)
-#define CPUID_SEP (1u << 11)
-#define CPUID_PAT (1u << 16)
-#define CPUID_NX  (1u << 20) /* leaf 80000001 */
+/* What can be changed of MISC_ENABLE: bit 0 fast strings, 2 FOP compatibility (callout_fpu.c) */
+#define MISC_ENABLE_WRITABLE 0x5u
 
 /* ---- time stamp counter ------------------------------------------------------------ */
 
@@ -71,15 +70,17 @@ static const struct fixed_msr {
     { MSR_AMD_HWCR,        VENDOR_AMD,   15, 0 }, /* SMP kernels turn the flush filter off    */
     { MSR_AMD_INT_PENDING, VENDOR_AMD,   15, 0 }, /* C1E is off                               */
     { MSR_AMD_DE_CFG,      VENDOR_AMD,   15, 0 }, /* LFENCE serialises without being asked    */
+    { MSR_P5_MC_ADDR,      VENDOR_INTEL, 5,  0 }, /* no machine check ever happened           */
+    { MSR_P5_MC_TYPE,      VENDOR_INTEL, 5,  0 },
     { MSR_PLATFORM_ID,     VENDOR_INTEL, 6,  0 }, /* microcode loaders                        */
+    { MSR_UCODE_TRIGGER,   VENDOR_INTEL, 6,  0 },
     { MSR_UCODE_REV,       VENDOR_INTEL, 6,  0 },
-    { MSR_MISC_ENABLE,     VENDOR_INTEL, 15, MISC_ENABLE_FAST_STRINGS },
     /* clang-format on */
 };
 
 static const struct fixed_msr *find_fixed(const struct cpu_model *model, uint32_t msr)
 {
-    unsigned family = (model->signature >> 8) & 0xfu;
+    unsigned family = cpu_model_family(model);
 
     for (size_t i = 0; i < ARRAY_LEN(fixed_msrs); i++) {
         const struct fixed_msr *f = &fixed_msrs[i];
@@ -105,7 +106,9 @@ static bool has_msr(const struct cpu_model *model, uint32_t msr)
     case MSR_PAT:
         return model->edx1 & CPUID_PAT;
     case MSR_EFER:
-        return model->ext_edx & CPUID_NX;
+        return model->ext_edx & CPUID_EXT_NX;
+    case MSR_MISC_ENABLE:
+        return model->vendor == VENDOR_INTEL && cpu_model_family(model) == 15;
     }
     return false;
 }
@@ -141,6 +144,9 @@ enum x86_rc msr_read(struct vcpu *cpu, uint32_t msr, uint64_t *value)
         break;
     case MSR_EFER:
         *value = cpu->efer;
+        break;
+    case MSR_MISC_ENABLE:
+        *value = cpu->misc_enable;
         break;
     }
     return X86_OK;
@@ -188,6 +194,9 @@ enum x86_rc msr_write(struct vcpu *cpu, uint32_t msr, uint64_t value)
         break;
     case MSR_PAT:
         cpu->pat = value;
+        break;
+    case MSR_MISC_ENABLE:
+        cpu->misc_enable = (uint32_t)value & MISC_ENABLE_WRITABLE;
         break;
     case MSR_EFER:
         if (cpu->efer != value) {

@@ -17,5 +17,7 @@ enum x86_rc msr_write(struct vcpu *cpu, uint32_t msr, uint64_t value);
 
 /** The bits of CR4 that the model has; 0 when it has no CR4. */
 uint32_t cpu_model_cr4_bits(const struct cpu_model *model);
+/** The bits of MXCSR that the model has (the MXCSR_MASK of its FXSAVE image). */
+uint32_t cpu_model_mxcsr_mask(const struct cpu_model *model);
 
 #endif

@@ -24,8 +24,10 @@ Outcome = collections.namedtuple("Outcome", "lines status errors seconds")
 
 
 class Machine:
-    """One of the machines. `word` is on the guest's command line there."""
+    """One of the machines. `word` is on the guest's command line there. `cpu` is a model of Ringdown's, for which
+    each has its own nearest."""
     name = word = None
+    cpu = None
 
     def command(self, image, words, initrd, serial, directory):
         raise NotImplementedError
@@ -58,8 +60,8 @@ class Machine:
 class Ringdown(Machine):
     name = "ringdown"
 
-    def __init__(self, path, accel=None):
-        self.path, self.accel = path, accel
+    def __init__(self, path, accel=None, cpu=None):
+        self.path, self.accel, self.cpu = path, accel, cpu
 
     def command(self, image, words, initrd, serial, directory):
         command = [self.path, "-m", "%dM" % MEGABYTES, "-kernel", image, "-serial", "file:" + serial, "-no-reboot",
@@ -67,14 +69,19 @@ class Ringdown(Machine):
         command += ["-append", words] if words else []
         command += ["-initrd", initrd] if initrd else []
         command += ["-accel", "bt," + self.accel] if self.accel else []
+        command += ["-cpu", self.cpu] if self.cpu else []
         return command
 
 
 class Qemu(Machine):
     name = word = "qemu"
+    MODELS = {"pentium4": "qemu32"}  # others by the same name
+
+    def __init__(self, cpu=None):
+        self.cpu = self.MODELS.get(cpu, cpu or "max")
 
     def command(self, image, words, initrd, serial, directory):
-        command = ["qemu-system-i386", "-accel", "tcg", "-cpu", "max", "-m", str(MEGABYTES), "-kernel", image,
+        command = ["qemu-system-i386", "-accel", "tcg", "-cpu", self.cpu, "-m", str(MEGABYTES), "-kernel", image,
                    "-append", words, "-display", "none", "-serial", "file:" + serial, "-no-reboot", "-device", DEBUG_EXIT]
         return command + (["-initrd", initrd] if initrd else [])
 
@@ -82,13 +89,18 @@ class Qemu(Machine):
 class Bochs(Machine):
     name = word = "bochs"
     MODEL = "corei7_sandy_bridge_2600k"  # what Ringdown's `max` offers, and more
+    MODELS = {"pentium": "pentium_mmx", "pentium2": "p2_klamath", "pentium3": "p3_katmai", "pentium4": "p4_willamette",
+              "max": "athlon64_clawhammer", "qemu32": "p4_willamette", "486": "pentium"}
     PARAMS, COMMAND_LINE, PROGRAM, INITRD = 0x90000, 0x91000, 0x100000, 0x2000000
+
+    def __init__(self, cpu=None):
+        self.cpu = self.MODELS[cpu] if cpu else self.MODEL
 
     def command(self, image, words, initrd, serial, directory):
         images = self._images(image, words, initrd, directory)
         lines = [
             "megs: %d" % MEGABYTES,
-            "cpu: model=%s, count=1, ips=50000000, reset_on_triple_fault=0, ignore_bad_msrs=0" % self.MODEL,
+            "cpu: model=%s, count=1, ips=50000000, reset_on_triple_fault=0, ignore_bad_msrs=0" % self.cpu,
             "romimage: file=%s" % os.path.join(os.path.dirname(os.path.abspath(image)), "bochs.rom"),
             "vgaromimage: file=/usr/share/bochs/VGABIOS-lgpl-latest",
             "vga: extension=none",

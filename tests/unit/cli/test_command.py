@@ -110,6 +110,9 @@ class Command(unittest.TestCase):
         self.fails(2, 'no kernel', args=[])
         self.fails(2, "'-hda'", args=['-hda', 'x'])
         self.fails(2, "'nosuch'", '-cpu help', args=['-kernel', 'k', '-cpu', 'nosuch'])
+        self.fails(2, "'+avx'", 'not supported', args=['-kernel', 'k', '-cpu', 'max,+avx'])
+        self.fails(2, "'+sse2'", 'needs', args=['-kernel', 'k', '-cpu', 'pentium2,+sse2'])
+        self.fails(2, "'-nosuch'", '-cpu help', args=['-kernel', 'k', '-cpu', 'qemu32,-nosuch'])
         self.fails(2, "'12'", '-smp 1', args=['-kernel', 'k', '-smp', '12'])
 
     # ---- files -------------------------------------------------------------------------------

@@ -1,12 +1,10 @@
 /* CPU models: what CPUID shows of each, and that nothing is shown that does not work. */
 #include "callout_fixture.h"
+#include "monitor/system_internal.h"
 
-#define EDX_VME  (1u << 1)
-#define EDX_MCE  (1u << 7)
 #define EDX_APIC (1u << 9)
 #define EDX_MTRR (1u << 12)
 #define EDX_MCA  (1u << 14)
-#define EDX_NX   (1u << 20)
 #define EDX_LM   (1u << 29)
 
 struct leaf {
@@ -51,7 +49,7 @@ static void the_default_is_an_amd_processor_of_family_15(void **state)
     assert_vendor(cpuid(fx, "max", 0x80000000), "AuthenticAMD");
     assert_int_equal(cpuid(fx, "max", 1).eax >> 8 & 0xf, 15);
     assert_int_equal(cpuid(fx, "max", 1).eax >> 16, 0);
-    assert_true(cpuid(fx, "max", 0x80000001).edx & EDX_NX);
+    assert_true(cpuid(fx, "max", 0x80000001).edx & CPUID_EXT_NX);
     assert_int_equal(cpuid(fx, "max", 0x80000008).eax, 0x2024);
 }
 
@@ -62,11 +60,11 @@ static void no_model_shows_what_does_not_work(void **state)
     for (size_t i = 0; i < cpu_model_count; i++) {
         const char *name = cpu_models[i].name;
 
-        assert_int_equal(cpuid(fx, name, 1).edx & (EDX_VME | EDX_MCE | EDX_APIC | EDX_MTRR | EDX_MCA), 0);
+        assert_int_equal(cpuid(fx, name, 1).edx & (CPUID_MCE | EDX_APIC | EDX_MTRR | EDX_MCA), 0);
         assert_int_equal(cpuid(fx, name, 1).ecx, 0);
         assert_int_equal(cpu_models[i].ext_edx & EDX_LM, 0);
         /* NX needs the long entries of PAE. */
-        if (cpu_models[i].ext_edx & EDX_NX)
+        if (cpu_models[i].ext_edx & CPUID_EXT_NX)
             assert_true(cpu_models[i].edx1 & 1u << 6);
     }
 }
@@ -131,6 +129,42 @@ static void features_for_the_translator_follow_cpuid(void **state)
     assert_true(cpu_model_features(cpu_model_find("pentium2")) & 1u << FEAT_PENTIUM_PRO);
 }
 
+static void a_feature_goes_with_what_it_needs(void **state)
+{
+    struct cpu_model m = *cpu_model_find("pentium2");
+
+    (void)state;
+    assert_int_equal(cpu_model_set_feature(&m, "sse2", true), FEATURE_NEEDS_OTHER);
+    assert_int_equal(cpu_model_set_feature(&m, "sse", true), FEATURE_OK);
+    assert_int_equal(cpu_model_set_feature(&m, "sse2", true), FEATURE_OK);
+    assert_int_equal(m.edx1 & (CPUID_SSE | CPUID_SSE2), CPUID_SSE | CPUID_SSE2);
+    assert_true(cpu_model_features(&m) & 1u << FEAT_SSE2);
+    assert_int_equal(cpu_model_set_feature(&m, "fxsr", false), FEATURE_OK);
+    assert_int_equal(m.edx1 & (CPUID_FXSR | CPUID_SSE | CPUID_SSE2), 0);
+    assert_int_equal(cpu_model_set_feature(&m, "nx", true), FEATURE_LACKING); /* it has no leaf 80000001 */
+    assert_int_equal(cpu_model_set_feature(&m, "apic", true), FEATURE_LACKING);
+    assert_int_equal(cpu_model_set_feature(&m, "apic", false), FEATURE_OK);
+    assert_int_equal(cpu_model_set_feature(&m, "", true), FEATURE_UNKNOWN);
+    m = *cpu_model_find("max");
+    assert_int_equal(cpu_model_set_feature(&m, "pae", false), FEATURE_OK);
+    assert_int_equal((m.edx1 | m.ext_edx) & (CPUID_PAE | CPUID_EXT_NX), 0); /* leaf 80000001 says so, too */
+}
+
+static void cr4_and_mxcsr_follow_the_features(void **state)
+{
+    struct cpu_model m = *cpu_model_find("pentium4");
+
+    (void)state;
+    assert_int_equal(cpu_model_mxcsr_mask(&m), 0xffff);
+    assert_int_equal(cpu_model_mxcsr_mask(cpu_model_find("pentium3")), 0xffbf);
+    assert_true(cpu_model_cr4_bits(&m) & CR4_PGE);
+    cpu_model_set_feature(&m, "pge", false);
+    assert_false(cpu_model_cr4_bits(&m) & CR4_PGE);
+    assert_int_equal(cpu_model_cr4_bits(cpu_model_find("486")) & ~(CR4_VME | CR4_PVI), 0);
+    assert_true(cpu_model_cr4_bits(cpu_model_find("pentium")) & CR4_PCE); /* the Pentium MMX has RDPMC */
+    assert_true(cpu_model_features(cpu_model_find("pentium")) & 1u << FEAT_RDPMC);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fx_setup, fx_teardown)
 
 int main(void)
@@ -143,6 +177,8 @@ int main(void)
         TEST(leaves_past_the_last_repeat_on_intel_and_are_zero_on_amd),
         TEST(the_brand_string_ends_within_its_48_bytes),
         TEST(features_for_the_translator_follow_cpuid),
+        TEST(a_feature_goes_with_what_it_needs),
+        TEST(cr4_and_mxcsr_follow_the_features),
     };
 
     return cmocka_run_group_tests_name("cpu models", tests, NULL, NULL);
