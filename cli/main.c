@@ -17,6 +17,7 @@
 #include "cli/core.h"
 #include "cli/explain.h"
 #include "cli/hash_log.h"
+#include "cli/hmp.h"
 #include "cli/load.h"
 #include "cli/options.h"
 #include "cli/stats.h"
@@ -33,7 +34,10 @@ struct session {
     struct cpu_model model;
     struct boot_files files;
     uint8_t *ram;
-    struct chardev serial[HOSTED_CHARDEV_MAX];
+    struct chardev serial[HOSTED_SERIAL_MAX];
+    struct hosted_chardev *monitor_dev; /* NULL: there is no monitor */
+    struct hmp *hmp;
+    bool is_paused; /* across resets */
     struct vm *vm;
     struct code_log *code_log; /* NULL when nobody asked for it */
     struct hash_log *hash_log; /* likewise */
@@ -108,9 +112,22 @@ static uint64_t host_now_ns(void *ctx)
 static void on_input(void *ctx, unsigned port)
 {
     struct session *s = ctx;
+    uint8_t data[256];
+    size_t len;
 
-    if (s->vm)
+    if (port == HOSTED_CHARDEV_MONITOR)
+        while ((len = hosted_chardev_read(s->monitor_dev, data, sizeof data)) > 0)
+            hmp_input(s->hmp, data, len);
+    else if (s->vm)
         machine_serial_input(s->vm->machine, port);
+}
+
+static void on_opened(void *ctx, unsigned port)
+{
+    struct session *s = ctx;
+
+    if (port == HOSTED_CHARDEV_MONITOR)
+        hmp_opened(s->hmp);
 }
 
 static void on_stop(void *ctx, int signal_number)
@@ -126,35 +143,49 @@ static const struct chardev_ops chardev_ops = {
     .read = hosted_chardev_read,
 };
 
+static struct hosted_chardev *open_chardev(const struct serial_option *so, unsigned port)
+{
+    switch (so->kind) {
+    case SERIAL_NONE:
+    case SERIAL_NULL:
+        break;
+    case SERIAL_STDIO:
+        return port == HOSTED_CHARDEV_MONITOR && so->mux ? hosted_chardev_muxed(port)
+                                                         : hosted_chardev_stdio(port, so->mux);
+    case SERIAL_FILE:
+        return hosted_chardev_file(port, so->path);
+    case SERIAL_PTY:
+        return hosted_chardev_pty(port);
+    case SERIAL_UNIX:
+        return hosted_chardev_unix(port, so->path, so->is_server, so->wait);
+    }
+    return hosted_chardev_null(port);
+}
+
 static bool open_serial_ports(struct session *s)
 {
     for (unsigned i = 0; i < s->options.serial_count; i++) {
-        const struct serial_option *so = &s->options.serial[i];
-        struct hosted_chardev *d = NULL;
-        switch (so->kind) {
-        case SERIAL_NONE:
+        if (s->options.serial[i].kind == SERIAL_NONE)
             continue;
-        case SERIAL_NULL:
-            d = hosted_chardev_null(i);
-            break;
-        case SERIAL_STDIO:
-            d = hosted_chardev_stdio(i, so->mux);
-            break;
-        case SERIAL_FILE:
-            d = hosted_chardev_file(i, so->path);
-            break;
-        case SERIAL_PTY:
-            d = hosted_chardev_pty(i);
-            break;
-        case SERIAL_UNIX:
-            d = hosted_chardev_unix(i, so->path, so->is_server, so->wait);
-            break;
-        }
+        struct hosted_chardev *d = open_chardev(&s->options.serial[i], i);
         if (!d)
             return false;
         s->serial[i] = (struct chardev){ .ops = &chardev_ops, .ctx = d };
     }
     return true;
+}
+
+static bool open_monitor(struct session *s)
+{
+    const struct serial_option *so = &s->options.monitor;
+    struct hmp_config config = { .write = hosted_chardev_write, .echo = so->kind != SERIAL_UNIX };
+
+    if (so->kind == SERIAL_NONE)
+        return true;
+    config.ctx = s->monitor_dev = open_chardev(so, HOSTED_CHARDEV_MONITOR);
+    if (s->monitor_dev)
+        s->hmp = hmp_new(&config);
+    return s->hmp != NULL;
 }
 
 /* ---- the machine -------------------------------------------------------------------------- */
@@ -207,6 +238,7 @@ static struct vm_config make_config(const struct session *s)
             .debug_exit_size = o->debug_exit_size,
         },
         .no_reboot = o->no_reboot,
+        .start_paused = s->is_paused,
         .clock_insn = o->clock_insn,
         .log_mask = o->log_mask,
         .listing_ctx = s->code_log,
@@ -237,6 +269,9 @@ static void machine_down(struct session *s)
     if (!s->vm)
         return;
     add_stats(&s->stats, &s->vm->cpu->stats);
+    s->is_paused = s->vm->is_paused;
+    if (s->hmp)
+        hmp_attach(s->hmp, NULL);
     hosted_attach(NULL, 0);
     vm_free(s->vm);
     s->vm = NULL;
@@ -256,6 +291,8 @@ static bool machine_up(struct session *s, char error[LOAD_ERROR_BYTES])
         return false;
     }
     hosted_attach(s->vm->cpu, bt_signal_stub(s->vm->cpu->bt));
+    if (s->hmp)
+        hmp_attach(s->hmp, s->vm);
     boot_enter(s->vm->cpu, &entry);
     return true;
 }
@@ -418,8 +455,10 @@ static int start(struct session *s)
         return complain(STATUS_RUNTIME, hosted_error());
     if (!open_hash_log(s, error))
         return complain(STATUS_RUNTIME, error);
-    hosted_set_events(&(struct hosted_events){ .ctx = s, .input = on_input, .stop = on_stop });
-    if (!open_serial_ports(s)) {
+    hosted_set_events(
+        &(struct hosted_events){ .ctx = s, .input = on_input, .opened = on_opened, .stop = on_stop });
+    s->is_paused = s->options.start_paused;
+    if (!open_serial_ports(s) || !open_monitor(s)) {
         hosted_chardev_close_all();
         return complain(STATUS_RUNTIME, hosted_error());
     }

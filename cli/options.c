@@ -308,13 +308,20 @@ static bool opt_vga(struct options *o, const char *value)
     return fail(o, "-vga '" SHOWN "': use std or none", value);
 }
 
+static bool opt_start_paused(struct options *o, const char *value)
+{
+    (void)value;
+    o->start_paused = true;
+    return true;
+}
+
 static bool opt_only_none(struct options *o, const char *value)
 {
     return !strcmp(value, "none") ? true : fail(o, "'" SHOWN "': only 'none' is supported here", value);
 }
 
 /* server, server=on|off, nowait, wait=on|off after unix:PATH */
-static bool parse_unix(struct options *o, struct serial_option *s, const char *spec)
+static bool parse_unix(struct options *o, const char *option, struct serial_option *s, const char *spec)
 {
     const char *list = spec;
     struct item item;
@@ -325,7 +332,7 @@ static bool parse_unix(struct options *o, struct serial_option *s, const char *s
     if (rc < 0)
         return false;
     if (!*item.name || item.value)
-        return fail(o, "-serial 'unix:" SHOWN "' needs a path without '='", spec);
+        return fail(o, "%s 'unix:" SHOWN "' needs a path without '='", option, spec);
     s->path = item.name;
     while ((rc = next_item(o, &list, &item)) > 0) {
         bool known = true;
@@ -340,7 +347,7 @@ static bool parse_unix(struct options *o, struct serial_option *s, const char *s
         else
             known = false;
         if (!known)
-            return fail(o, "-serial unix: '" SHOWN "': use server[=on|off] and wait=on|off", item.name);
+            return fail(o, "%s unix: '" SHOWN "': use server[=on|off] and wait=on|off", option, item.name);
     }
     return rc == 0;
 }
@@ -367,7 +374,7 @@ static bool opt_serial(struct options *o, const char *value)
         s->path = value + 5;
     } else if (!strncmp(value, "unix:", 5) && value[5]) {
         s->kind = SERIAL_UNIX;
-        return parse_unix(o, s, value + 5);
+        return parse_unix(o, "-serial", s, value + 5);
     } else {
         return fail(o,
                     "-serial '" SHOWN "': use stdio, mon:stdio, none, null, file:PATH, pty or "
@@ -375,6 +382,26 @@ static bool opt_serial(struct options *o, const char *value)
                     value);
     }
     return true;
+}
+
+static bool opt_monitor(struct options *o, const char *value)
+{
+    struct serial_option *s = &o->monitor;
+
+    *s = (struct serial_option){ 0 };
+    o->monitor_given = true;
+    if (!strcmp(value, "none") || !strcmp(value, "null"))
+        return true;
+    if (!strcmp(value, "stdio"))
+        s->kind = SERIAL_STDIO;
+    else if (!strcmp(value, "pty"))
+        s->kind = SERIAL_PTY;
+    else if (!strncmp(value, "unix:", 5) && value[5])
+        s->kind = SERIAL_UNIX;
+    else
+        return fail(o, "-monitor '" SHOWN "': use stdio, none, pty or unix:PATH[,server=on][,wait=off]",
+                    value);
+    return s->kind != SERIAL_UNIX || parse_unix(o, "-monitor", s, value + 5);
 }
 
 static bool opt_log_items(struct options *o, const char *value)
@@ -725,7 +752,8 @@ static const struct option {
     { "rtc",       true,  opt_rtc },
     { "sandbox",   true,  opt_sandbox },
     { "name",      true,  opt_ignored },
-    { "monitor",   true,  opt_only_none },
+    { "monitor",   true,  opt_monitor },
+    { "S",         false, opt_start_paused },
     { "parallel",  true,  opt_only_none },
     { "net",       true,  opt_only_none },
     { "nic",       true,  opt_only_none },
@@ -735,7 +763,7 @@ static const struct option {
     { "help",      false, opt_help },
     { "h",         false, opt_help },
     /* What QEMU has and we do not */
-    { "S", false, NULL }, { "s", false, NULL }, { "action", true, NULL }, { "audio", true, NULL },
+    { "s", false, NULL }, { "action", true, NULL }, { "audio", true, NULL },
     { "bios", true, NULL }, { "blockdev", true, NULL }, { "boot", true, NULL }, { "cdrom", true, NULL },
     { "chardev", true, NULL }, { "daemonize", false, NULL }, { "debugcon", true, NULL },
     { "drive", true, NULL }, { "dtb", true, NULL }, { "enable-kvm", false, NULL }, { "fda", true, NULL },
@@ -768,9 +796,13 @@ const char options_help[] =
     "  -append TEXT         kernel command line\n"
     "  -m SIZE              guest memory: MiB, or with K, M, G (default 128M)\n"
     "  -cpu MODEL[,+F][,-F] processor model, features added or taken away; -cpu help lists both\n"
-    "  -nographic           serial port 0 on this terminal; Ctrl-a x leaves, Ctrl-a h helps\n"
+    "  -nographic           serial port 0 and the monitor on this terminal; Ctrl-a c changes\n"
+    "                       between them, Ctrl-a x leaves, Ctrl-a h helps\n"
     "  -serial DEV          stdio, mon:stdio, none, null, file:PATH, pty,\n"
     "                       unix:PATH[,server=on][,wait=off]; once for each port\n"
+    "  -monitor DEV         a command line to look at the guest and to steer it: stdio, none,\n"
+    "                       pty, unix:PATH[,server=on][,wait=off]; its command help lists more\n"
+    "  -S                   do not start the guest: the monitor's cont does\n"
     "  -display none        no display\n"
     "  -no-reboot           a reset ends the program\n"
     "  -rtc base=...        utc, localtime or a date such as 2006-06-17T16:01:21\n"
@@ -824,7 +856,7 @@ static bool finish(struct options *o)
                       : o->ram_bytes >= TC_DEFAULT_MAX * 4 ? TC_DEFAULT_MAX
                                                            : (o->ram_bytes / 4 & ~4095ull);
 
-    if (o->serial_count)
+    if (o->serial_count || o->monitor.kind == SERIAL_STDIO)
         o->display_by_default = false;
     if (!o->serial_count && (o->nographic || o->display_by_default)) {
         o->serial[0] = (struct serial_option){ .kind = SERIAL_STDIO, .mux = true };
@@ -839,11 +871,14 @@ static bool finish(struct options *o)
         stdio += o->serial[i].kind == SERIAL_STDIO;
         if (o->nographic)
             o->serial[i].mux |= o->serial[i].kind == SERIAL_STDIO;
+        if (o->serial[i].mux && !o->monitor_given)
+            o->monitor = o->serial[i];
     }
+    stdio += o->monitor.kind == SERIAL_STDIO && !o->monitor.mux;
     if (o->hash_file && !o->clock_insn)
         return fail(o, "-accel bt: hash-log needs clock=insn, which counts instructions");
     if (stdio > 1)
-        return fail(o, "-serial stdio may be given once only");
+        return fail(o, "stdio may be given once only, to a serial port or to the monitor");
     if (!o->kernel && (o->initrd || o->append))
         return fail(o, "%s needs -kernel FILE", o->initrd ? "-initrd" : "-append");
     if (!o->kernel)

@@ -49,7 +49,9 @@ struct options {
     unsigned cpu_flag_count;
     struct serial_option serial[OPTIONS_SERIAL_MAX];
     unsigned serial_count;
-    bool nographic, no_reboot, sandbox;
+    struct serial_option monitor; /* SERIAL_NONE: none. SERIAL_STDIO with mux: shared with a serial port */
+    bool monitor_given;
+    bool nographic, no_reboot, sandbox, start_paused;
     bool display_by_default; /* nothing said where the console goes */
     uint32_t log_mask;
     const char *log_file;

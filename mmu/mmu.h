@@ -122,6 +122,10 @@ void mmu_phys_write(struct mmu *m, gpa_t pa, const void *buf, uint32_t len);
 /** Host address of a plain RAM or ROM page's byte, or {NULL}. Valid to the page's end. */
 hva_t mmu_ram_ptr(struct mmu *m, gpa_t pa);
 
+/** Where the page tables lead, whatever the rights, and with nothing set or recorded. For looking on
+ *  from outside. @return false when nothing is mapped there. */
+bool mmu_peek(const struct vcpu *cpu, gva_t va, gpa_t *pa);
+
 /* ---- fetch --------------------------------------------------------------------- */
 
 /**

@@ -88,6 +88,15 @@ static void arm(struct vm *vm, bool will_run)
     platform_timer_arm(vm->cpu, host_deadline);
 }
 
+/* Whoever set is_paused clears it again, or asks for the machine's end. */
+static void stand_still(struct vm *vm)
+{
+    machine_clock_stop(vm->machine);
+    while (vm->is_paused && machine_stop_requested(vm->machine, NULL) == STOP_NONE)
+        platform_wait(vm->cpu, UINT64_MAX);
+    machine_clock_continue(vm->machine);
+}
+
 static void attend(struct vm *vm, bool will_run)
 {
     vm->cpu->run = 1;
@@ -95,6 +104,8 @@ static void attend(struct vm *vm, bool will_run)
     if (vm->cpu->sample_rip)
         bt_sample(vm->cpu);
     platform_poll(vm->cpu);
+    if (vm->is_paused)
+        stand_still(vm);
     checkpoint(vm);
     machine_run_timers(vm->machine);
     arm(vm, will_run);

@@ -53,6 +53,7 @@ struct vm_config {
     struct bt_options bt;
     struct machine_config machine; /* mem_*, intr_*, a20_changed are filled by vm_new    */
     bool no_reboot;
+    bool start_paused;
     bool clock_insn;              /* deterministic: the VM clock counts instructions     */
     uint32_t log_mask;
     void *listing_ctx;            /* for bt_ops.translated                               */
@@ -70,6 +71,7 @@ struct vm {
     const struct cpu_model *model;
     struct vm_config config;
     struct log log;
+    bool is_paused;               /* the guest and its clock stand still; set from host events only */
     bool in_exception;            /* delivering; for #DF                                 */
     bool memory_moved;            /* by A20 or the chipset since the dispatcher last looked */
     uint64_t armed_ns;            /* VM-clock deadline that the host timer is set for    */

@@ -199,6 +199,7 @@ struct vm *vm_new(const struct vm_config *config)
     vm->cpu->log = &vm->log;
     vm->cpu->vm = vm;
     vm->armed_ns = UINT64_MAX;
+    vm->is_paused = config->start_paused;
     vm->checkpoint_next = config->checkpoint_every ? config->checkpoint_first : UINT64_MAX;
     vcpu_reset(vm->cpu);
     vm->cpu->gpr[EDX] = vm->model->signature;

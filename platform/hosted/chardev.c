@@ -1,16 +1,20 @@
 /*
- * Character devices: the host ends of the guest's serial ports.
+ * Character devices: the host ends of the guest's serial ports, and of the monitor.
  *
  * Output is gathered in a buffer and written when that is full, at poll points and
  * before the guest idles; the first byte into an empty buffer asks for a poll within
  * two milliseconds. A reader that does not keep up holds the guest back: output is
  * never dropped, except where nobody is connected, and while output waits, input is
  * still read, so that Ctrl-a x always works. A pseudo-terminal can be open without
- * anyone looking at it, so there patience is short, and what then does not fit is lost.
+ * anyone looking at it, so there patience is short, and what then does not fit is lost; likewise
+ * with the monitor, whose reader must not be able to hold the guest.
  *
  * Input is gathered in a ring. When the ring is full, pipes and sockets are left
  * alone until the guest has read; a terminal is read on for the sake of the escape, and
  * what does not fit is lost, as on a real line.
+ *
+ * The monitor may share the terminal with a serial port. Ctrl-a c says to which of them input goes;
+ * output of both appears.
  *
  * Descriptors that we were given (standard input and output) stay blocking, because
  * that flag would be seen by those who share them: poll() says when it is safe.
@@ -36,7 +40,15 @@
 #define PTY_PATIENCE_MS  100 /* for a pty's reader, until it reads again */
 #define CTRL_A           0x01u
 
-enum chardev_kind { CHARDEV_FREE, CHARDEV_STDIO, CHARDEV_NULL, CHARDEV_FILE, CHARDEV_PTY, CHARDEV_UNIX };
+enum chardev_kind {
+    CHARDEV_FREE,
+    CHARDEV_STDIO,
+    CHARDEV_NULL,
+    CHARDEV_FILE,
+    CHARDEV_PTY,
+    CHARDEV_UNIX,
+    CHARDEV_MUXED
+};
 
 struct hosted_chardev {
     enum chardev_kind kind;
@@ -47,6 +59,7 @@ struct hosted_chardev {
     bool is_async;     /* input raises SIGIO                                          */
     bool hung_up;      /* pty: nobody has the other end open                          */
     bool is_ignored;   /* pty: open, but its reader let our patience run out          */
+    bool just_opened;  /* somebody is there who was not before                        */
     bool is_throttled; /* the ring was full when input was left in the descriptor    */
     unsigned in_head, in_tail;
     size_t out_used;
@@ -55,6 +68,12 @@ struct hosted_chardev {
 };
 
 static struct hosted_chardev devices[HOSTED_CHARDEV_MAX];
+static bool mux_to_monitor; /* where input of the shared terminal goes */
+
+static bool is_monitor(const struct hosted_chardev *d)
+{
+    return d->port == HOSTED_CHARDEV_MONITOR;
+}
 
 static struct hosted_chardev *device_new(enum chardev_kind kind, unsigned port)
 {
@@ -79,6 +98,8 @@ static unsigned in_room(const struct hosted_chardev *d)
 
 static void in_put(struct hosted_chardev *d, uint8_t byte)
 {
+    if (d->mux && mux_to_monitor)
+        d = &devices[HOSTED_CHARDEV_MONITOR];
     if (in_room(d))
         d->in[d->in_head++ % IN_BYTES] = byte;
 }
@@ -88,9 +109,18 @@ static void print_escapes(void)
     static const char text[] = "\r\n"
                                "C-a h    show this\r\n"
                                "C-a x    leave\r\n"
+                               "C-a c    between the guest and the monitor\r\n"
                                "C-a C-a  send C-a to the guest\r\n";
     ssize_t n = write(STDERR_FILENO, text, sizeof text - 1);
     (void)n;
+}
+
+static void switch_mux(void)
+{
+    if (devices[HOSTED_CHARDEV_MONITOR].kind != CHARDEV_MUXED)
+        return;
+    mux_to_monitor = !mux_to_monitor;
+    devices[HOSTED_CHARDEV_MONITOR].just_opened = mux_to_monitor;
 }
 
 static void in_escaped(struct hosted_chardev *d, uint8_t byte)
@@ -98,6 +128,9 @@ static void in_escaped(struct hosted_chardev *d, uint8_t byte)
     switch (byte) {
     case 'x':
         hosted_request_stop(0);
+        break;
+    case 'c':
+        switch_mux();
         break;
     case 'h':
     case '?':
@@ -127,9 +160,16 @@ static void in_take(struct hosted_chardev *d, const uint8_t *data, size_t len)
 
 static void unix_disconnect(struct hosted_chardev *d)
 {
-    close(d->in_fd);
+    if (d->in_fd >= 0) {
+        hosted_async_forget(d->in_fd);
+        close(d->in_fd);
+    }
     d->in_fd = d->out_fd = -1;
     d->out_used = 0;
+    if (is_monitor(d))
+        d->in_tail = d->in_head; /* commands of somebody who does not wait for their answers */
+    hosted_event_io = 1; /* the next one may be waiting, and has been announced already */
+    hosted_kick();
 }
 
 static void in_ended(struct hosted_chardev *d)
@@ -160,12 +200,14 @@ static void accept_client(struct hosted_chardev *d)
         return;
     d->in_fd = d->out_fd = fd;
     d->is_async = hosted_async(fd);
+    d->just_opened = true;
 }
 
 static void pump(struct hosted_chardev *d)
 {
     uint8_t buf[512];
     short revents;
+    bool was_hung_up = d->hung_up;
 
     accept_client(d);
     while (d->in_fd >= 0) {
@@ -184,8 +226,11 @@ static void pump(struct hosted_chardev *d)
             break;
         }
     }
-    if (d->kind == CHARDEV_PTY && d->hung_up && is_readable(d->in_fd, &revents))
+    if (d->kind == CHARDEV_PTY && d->hung_up) {
+        is_readable(d->in_fd, &revents);
         d->hung_up = revents & POLLHUP;
+    }
+    d->just_opened |= was_hung_up && !d->hung_up;
 }
 
 void hosted_chardev_pump(void)
@@ -196,6 +241,9 @@ void hosted_chardev_pump(void)
         if (d->kind == CHARDEV_FREE)
             continue;
         pump(d);
+        if (d->just_opened)
+            hosted_opened(d->port);
+        d->just_opened = false;
         if (d->in_head != d->in_tail)
             hosted_input_ready(d->port);
     }
@@ -247,7 +295,7 @@ bool hosted_chardev_needs_look(void)
 /* How long the reader of d may take, in milliseconds; -1: as long as it likes. */
 static int patience(const struct hosted_chardev *d, uint64_t since)
 {
-    if (d->kind == CHARDEV_PTY) {
+    if (d->kind == CHARDEV_PTY || is_monitor(d)) {
         uint64_t waited_ms = (platform_clock_ns() - since) / 1000000u;
         return d->is_ignored || waited_ms >= PTY_PATIENCE_MS ? 0 : (int)(PTY_PATIENCE_MS - waited_ms);
     }
@@ -259,7 +307,7 @@ static bool wait_writable(struct hosted_chardev *d)
 {
     uint64_t since = platform_clock_ns();
 
-    for (;;) {
+    while (d->out_fd >= 0) { /* a client may leave while we wait */
         struct pollfd fds[1 + HOSTED_POLL_MAX];
         fds[0] = (struct pollfd){ .fd = d->out_fd, .events = POLLOUT };
         unsigned count = 1 + hosted_chardev_pollfds(fds + 1);
@@ -281,13 +329,14 @@ static bool wait_writable(struct hosted_chardev *d)
             hosted_event_io = 1; /* the guest is told at the next poll */
         }
     }
+    return false;
 }
 
 static void output_lost(struct hosted_chardev *d)
 {
     if (d->kind == CHARDEV_UNIX)
         unix_disconnect(d);
-    else if (d->kind != CHARDEV_PTY)
+    else if (d->kind != CHARDEV_PTY && !is_monitor(d))
         d->out_fd = -1; /* the reader has gone: from here on, nobody listens */
     d->out_used = 0;
 }
@@ -333,11 +382,21 @@ void hosted_chardev_last_words(void)
     }
 }
 
+static struct hosted_chardev *stdio_device(void)
+{
+    for (unsigned i = 0; i < HOSTED_CHARDEV_MAX; i++)
+        if (devices[i].kind == CHARDEV_STDIO)
+            return &devices[i];
+    return NULL;
+}
+
 void hosted_chardev_write(void *chardev, const uint8_t *data, size_t len)
 {
     struct hosted_chardev *d = chardev;
 
-    if (d->out_fd < 0)
+    if (d->kind == CHARDEV_MUXED)
+        d = stdio_device();
+    if (!d || d->out_fd < 0)
         return;
     if (!d->out_used && len)
         hosted_timer_arm(platform_clock_ns() + FLUSH_NS);
@@ -357,11 +416,9 @@ struct hosted_chardev *hosted_chardev_null(unsigned port)
 
 struct hosted_chardev *hosted_chardev_stdio(unsigned port, bool mux)
 {
-    for (unsigned i = 0; i < HOSTED_CHARDEV_MAX; i++) {
-        if (devices[i].kind == CHARDEV_STDIO) {
-            hosted_fail(-EBUSY, "serial ports %u and %u both ask for stdio", i, port);
-            return NULL;
-        }
+    if (stdio_device()) {
+        hosted_fail(-EBUSY, "only one serial port or the monitor can have stdio");
+        return NULL;
     }
     struct hosted_chardev *d = device_new(CHARDEV_STDIO, port);
     if (!d)
@@ -373,8 +430,21 @@ struct hosted_chardev *hosted_chardev_stdio(unsigned port, bool mux)
     if (d->in_fd >= 0)
         d->is_async = hosted_async(d->in_fd);
     hosted_terminal_raw(!mux);
+    d->just_opened = true;
     hosted_event_io = 1; /* what was typed ahead raises no signal */
     return d;
+}
+
+struct hosted_chardev *hosted_chardev_muxed(unsigned port)
+{
+    const struct hosted_chardev *shared = stdio_device();
+
+    mux_to_monitor = false;
+    if (!shared || !shared->mux) {
+        hosted_fail(-ENOTTY, "there is no terminal to share with the monitor");
+        return NULL;
+    }
+    return device_new(CHARDEV_MUXED, port);
 }
 
 struct hosted_chardev *hosted_chardev_file(unsigned port, const char *path)
@@ -420,7 +490,10 @@ struct hosted_chardev *hosted_chardev_pty(unsigned port)
     d->in_fd = d->out_fd = fd;
     d->hung_up = true;
     d->is_async = hosted_async(fd);
-    int n = fmt_format(line, sizeof line, "char device redirected to %s (label serial%u)\n", name, port);
+    char label[16] = "compat_monitor0";
+    if (!is_monitor(d))
+        fmt_format(label, sizeof label, "serial%u", port);
+    int n = fmt_format(line, sizeof line, "char device redirected to %s (label %s)\n", name, label);
     ssize_t written = write(STDERR_FILENO, line, (size_t)n);
     (void)written;
     return d;
@@ -452,6 +525,7 @@ static int unix_listen(struct hosted_chardev *d, int fd, const struct sockaddr_u
             if (poll(&p, 1, -1) > 0)
                 accept_client(d);
         }
+        hosted_event_io = 1; /* somebody is there already */
     }
     hosted_async(fd);
     return 0;
@@ -490,6 +564,8 @@ struct hosted_chardev *hosted_chardev_unix(unsigned port, const char *path, bool
     fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
     d->in_fd = d->out_fd = fd;
     d->is_async = hosted_async(fd);
+    d->just_opened = true;
+    hosted_event_io = 1;
     return d;
 
 out_close:
@@ -511,7 +587,7 @@ void hosted_chardev_close_all(void)
             close(d->listen_fd);
             unlink(d->path);
         }
-        if (d->kind >= CHARDEV_FILE && d->out_fd >= 0)
+        if (d->kind >= CHARDEV_FILE && d->kind != CHARDEV_MUXED && d->out_fd >= 0)
             close(d->out_fd);
         d->kind = CHARDEV_FREE;
     }

@@ -77,6 +77,12 @@ void hosted_input_ready(unsigned port)
         events.input(events.ctx, port);
 }
 
+void hosted_opened(unsigned port)
+{
+    if (events.opened)
+        events.opened(events.ctx, port);
+}
+
 static void handle_stop(void)
 {
     int sig = hosted_event_stop;

@@ -49,8 +49,10 @@ int hosted_ram_save(int to, uint64_t at);
 /** Called from platform_poll and platform_wait, never from a signal handler. */
 struct hosted_events {
     void *ctx;
-    /** Character device `port` has input for the guest. */
+    /** Character device `port` has input: for the guest, or for the monitor. */
     void (*input)(void *ctx, unsigned port);
+    /** Somebody has connected to character device `port`, or turned to it. May be NULL. */
+    void (*opened)(void *ctx, unsigned port);
     /** End the run: `signal` is the signal that asked for it, 0 for the user's Ctrl-a x. */
     void (*stop)(void *ctx, int signal);
 };
@@ -58,12 +60,15 @@ void hosted_set_events(const struct hosted_events *events);
 
 /* ---- character devices --------------------------------------------------------- */
 
-#define HOSTED_CHARDEV_MAX 4u
+/** Ports 0 to 3 are the guest's serial ports, 4 is the monitor. */
+#define HOSTED_SERIAL_MAX      4u
+#define HOSTED_CHARDEV_MONITOR 4u
+#define HOSTED_CHARDEV_MAX     5u
 
 struct hosted_chardev;
 
 /** Standard input and output. With `mux` the terminal's signals are off and Ctrl-a is an
- *  escape (x leaves, h helps); else Ctrl-c interrupts the program. Only one may exist. */
+ *  escape (x leaves, h helps, c turns to the monitor); else Ctrl-c interrupts the program. Only one may exist. */
 struct hosted_chardev *hosted_chardev_stdio(unsigned port, bool mux);
 /** Swallows output, has no input. */
 struct hosted_chardev *hosted_chardev_null(unsigned port);
@@ -73,6 +78,8 @@ struct hosted_chardev *hosted_chardev_file(unsigned port, const char *path);
 struct hosted_chardev *hosted_chardev_pty(unsigned port);
 /** A UNIX stream socket: connect to it, or listen on it and (with `wait`) wait for one. */
 struct hosted_chardev *hosted_chardev_unix(unsigned port, const char *path, bool is_server, bool wait);
+/** The monitor on the device of hosted_chardev_stdio(.., true): Ctrl-a c goes there and back. */
+struct hosted_chardev *hosted_chardev_muxed(unsigned port);
 void hosted_chardev_close_all(void);
 
 /** Bytes from the guest: all are taken; they reach the host within a few milliseconds. */

@@ -59,6 +59,7 @@ extern volatile sig_atomic_t hosted_event_stop; /* signal that asks for the end 
 extern volatile sig_atomic_t hosted_event_cont; /* resumed: the terminal may be cooked  */
 void hosted_request_stop(int signal);
 void hosted_input_ready(unsigned port);
+void hosted_opened(unsigned port);
 
 /* ---- chardev.c -------------------------------------------------------------------- */
 #define HOSTED_POLL_MAX (2u * HOSTED_CHARDEV_MAX)
@@ -78,6 +79,8 @@ void hosted_terminal_restore(void);
 void hosted_terminal_resume(void);
 /** SIGIO from a descriptor; undone at the end, since its flags may be another's too. */
 bool hosted_async(int fd);
+/** Before such a descriptor is closed. */
+void hosted_async_forget(int fd);
 void hosted_async_undo(void);
 
 /* ---- signals.c -------------------------------------------------------------------- */

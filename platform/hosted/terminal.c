@@ -13,7 +13,7 @@
 
 #include "platform/hosted/hosted_internal.h"
 
-#define MAX_ASYNC 8u
+#define MAX_ASYNC (2u * HOSTED_CHARDEV_MAX)
 
 static struct {
     struct termios saved, raw;
@@ -72,6 +72,15 @@ bool hosted_async(int fd)
     async_fds[async_count].fd = fd;
     async_fds[async_count++].flags = flags;
     return true;
+}
+
+void hosted_async_forget(int fd)
+{
+    for (unsigned i = 0; i < async_count; i++)
+        if (async_fds[i].fd == fd) {
+            async_fds[i] = async_fds[--async_count];
+            return;
+        }
 }
 
 void hosted_async_undo(void)

@@ -153,6 +153,31 @@ static void nographic_gives_the_escape(void **state)
     assert_int_equal(o.serial[0].kind, SERIAL_NULL);
 }
 
+static void the_monitor_shares_the_terminal_or_has_its_own(void **state)
+{
+    (void)state;
+    good("-kernel k");
+    assert_int_equal(o.monitor.kind, SERIAL_STDIO);
+    assert_true(o.monitor.mux);
+    good("-kernel k -nographic -monitor none");
+    assert_int_equal(o.monitor.kind, SERIAL_NONE);
+    assert_true(o.serial[0].mux);
+    good("-kernel k -serial mon:stdio");
+    assert_true(o.monitor.mux);
+    good("-kernel k -serial stdio");
+    assert_int_equal(o.monitor.kind, SERIAL_NONE);
+    good("-kernel k -monitor stdio");
+    assert_int_equal(o.monitor.kind, SERIAL_STDIO);
+    assert_false(o.monitor.mux);
+    assert_int_equal(o.serial[0].kind, SERIAL_NULL);
+    good("-kernel k -nographic -monitor unix:/tmp/m,server,nowait -S");
+    assert_int_equal(o.monitor.kind, SERIAL_UNIX);
+    assert_string_equal(o.monitor.path, "/tmp/m");
+    assert_true(o.monitor.is_server);
+    assert_false(o.monitor.wait);
+    assert_true(o.start_paused);
+}
+
 static void one_and_two_dashes_are_the_same(void **state)
 {
     (void)state;
@@ -282,7 +307,11 @@ static void errors_name_the_offender_and_what_would_do(void **state)
         { "-kernel k -display gtk", "'gtk'", "none" },
         { "-kernel k -sandbox maybe", "'maybe'", "on or off" },
         { "-kernel k -vga qxl", "'qxl'", "std" },
-        { "-kernel k -monitor stdio", "'stdio'", "none" },
+        { "-kernel k -monitor vc", "'vc'", "none" },
+        { "-kernel k -monitor unix:", "'unix:'", "none" },
+        { "-kernel k -monitor unix:p,x=y", "-monitor", "wait=on|off" },
+        { "-kernel k -monitor stdio -serial stdio", "once", "monitor" },
+        { "-kernel k -monitor stdio -nographic", "once", "monitor" },
         { "-kernel k -d in_asm,nosuch", "'nosuch'", "-d help" },
         { "-kernel k -device e1000", "'e1000'", "isa-debug-exit" },
         { "-kernel k -device isa-debug-exit,iobase=0x10000", "'0x10000'", "0xffff" },
@@ -331,6 +360,7 @@ int main(void)
         cmocka_unit_test(what_shows_the_inside_is_read),
         cmocka_unit_test(serial_ports_are_read_in_order),
         cmocka_unit_test(nographic_gives_the_escape),
+        cmocka_unit_test(the_monitor_shares_the_terminal_or_has_its_own),
         cmocka_unit_test(one_and_two_dashes_are_the_same),
         cmocka_unit_test(log_channels_make_a_mask),
         cmocka_unit_test(debug_exit_has_qemus_defaults),
