@@ -186,10 +186,10 @@ static enum exit_reason io_string(struct vcpu *cpu, uint64_t arg,
     enum x86_rc rc;
 
     s.step = cpu->eflags_df ? 0u - s.size : s.size;
+    if ((rc = check_port(cpu, s.port, s.size)) != X86_OK) /* though the count be 0: so processors do */
+        return exit_failed(rc);
     if (repeats && !(cpu->gpr[ECX] & s.mask))
         return EXIT_RESUME;
-    if ((rc = check_port(cpu, s.port, s.size)) != X86_OK)
-        return exit_failed(rc);
     for (;;) {
         if ((rc = element(cpu, &s)) != X86_OK)
             return exit_failed(rc);

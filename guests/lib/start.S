@@ -103,7 +103,7 @@ vector_common:
         pushl   %esp
         call    guest_exception                 /* 0: not handled, leave the test code */
         addl    $4, %esp
-        testl   %eax, %eax
+        testb   %al, %al                        /* a bool: the rest of EAX is anything */
         jz      1f
         popl    %gs
         popl    %fs
