@@ -53,10 +53,11 @@ enum exit_reason {
     EXIT_CHAIN,    /* an unchained direct exit: eip is the target, exit_arg the link */
     EXIT_LOOKUP,   /* an indirect transfer missed the jump table: eip is the target */
     EXIT_POLL,     /* vcpu->run was 0, or the insn at eip has to start again: nothing was done */
-    EXIT_SHADOW,   /* run one instruction before any interrupt (STI, MOV SS)        */
+    EXIT_SHADOW,   /* run one instruction before any interrupt (STI, MOV SS: vcpu->debug_shadow) */
     EXIT_HALT,     /* HLT: wait for an interrupt; eip is after it                   */
     EXIT_HOST,     /* a host signal in translated code: vcpu->host_signal, host_rip */
     EXIT_UNSUPPORTED, /* the guest did something we lack; eip and bytes are reported */
+    EXIT_WATCHED,  /* the insn at eip is about to meet a data breakpoint: nothing was done */
     EXIT_STOP,     /* the machine was told to stop                                  */
     EXIT_REASON_COUNT
 };

@@ -97,14 +97,15 @@ void vcpu_reset(struct vcpu *cpu)
     cpu->idtr = (struct table_reg){ 0, 0xffff };
     cpu->cr0 = CR0_CD | CR0_NW | CR0_ET;
     cpu->cr2 = cpu->cr3 = cpu->cr4 = 0;
-    cpu->dr[6] = 0xffff0ff0u;
-    cpu->dr[7] = 0x400;
+    cpu->dr[6] = DR6_ONES;
+    cpu->dr[7] = DR7_ONES;
     cpu->efer = 0;
     cpu->pat = 0x0007040600070406ull;
     cpu->sysenter_cs = cpu->sysenter_esp = cpu->sysenter_eip = 0;
     cpu->misc_enable = 1; /* fast strings */
     cpu->cpl = 0;
-    cpu->intr_shadow = false;
+    cpu->debug_shadow = cpu->has_breakpoints = cpu->resumes = false;
+    cpu->debug_hits = 0;
     cpu->a20_off = false;
     cpu->intr_quiet = 1;
     cpu->run = 1;

@@ -46,6 +46,7 @@ struct fault {
     bool has_error;
     uint16_t error;
     uint32_t cr2; /* #PF only; reaches CR2 when it is delivered */
+    uint32_t dr6; /* #DB only: DR6_B, BD, BS, BT; likewise */
 };
 
 /*
@@ -129,6 +130,7 @@ struct vcpu {
 
     /* System state */
     uint32_t eflags_sys;    /* TF IOPL NT RF VM AC VIF VIP ID; never IF, DF or arithmetic */
+    uint32_t debug_hits;    /* DR6 bits of debug traps that the last instruction earned   */
     struct segment segs[SEG_COUNT];
     struct segment ldtr, tr;
     struct table_reg gdtr, idtr;
@@ -141,7 +143,9 @@ struct vcpu {
     uint32_t misc_enable;   /* IA32_MISC_ENABLE of a Pentium 4                             */
     uint32_t mode;          /* MODE_* of the present state: vcpu_update_mode()           */
     uint8_t cpl;
-    bool intr_shadow;       /* STI or MOV SS: no interrupt before the next instruction   */
+    bool debug_shadow;      /* with EXIT_SHADOW: MOV SS, which holds off debug exceptions, too */
+    bool has_breakpoints;   /* DR7 enables one on instructions or data                    */
+    bool resumes;           /* the next instruction meets no instruction breakpoint (RF)  */
     bool a20_off;
     uint64_t tsc_offset;    /* guest TSC = host TSC + offset, or the instruction clock   */
 

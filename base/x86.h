@@ -83,6 +83,27 @@ enum seg_id { SEG_ES, SEG_CS, SEG_SS, SEG_DS, SEG_FS, SEG_GS, SEG_COUNT };
 /* Leaf 80000001 EDX alone */
 #define CPUID_EXT_NX (1u << 20)
 
+/*
+ * Debug registers.
+ *
+ * DR6:  31      16 15 14 13 12 11   4 3      0      DR7:  31   16 15 14 13 12 11 10 9 8 7     0
+ *      +----------+--+--+--+--+------+--------+          +-------+-----+--+-----+--+---+-------+
+ *      |  ones    |BT|BS|BD| 0| ones | B3..B0 |          |LEN R/W|  0 0|GD| 0 0 | 1|GE | G,L   |
+ *      +----------+--+--+--+--+------+--------+          |       |     |  |     |  |LE | 3..0  |
+ *                                                        +-------+-----+--+-----+--+---+-------+
+ */
+#define DR6_B    0x0000000fu /* B0..B3: the condition of breakpoint n was met */
+#define DR6_BD   0x00002000u /* a debug register was accessed under GD        */
+#define DR6_BS   0x00004000u /* single step                                   */
+#define DR6_BT   0x00008000u /* a switch to a task whose TSS has T set         */
+#define DR6_WRITABLE (DR6_B | DR6_BD | DR6_BS | DR6_BT)
+#define DR6_ONES 0xffff0ff0u
+#define DR7_ENABLES 0x000000ffu
+#define DR7_LOCAL   0x00000155u /* L0..L3 and LE */
+#define DR7_ONES    0x00000400u
+#define DR7_GD      0x00002000u
+#define DR7_WRITABLE 0xffff23ffu
+
 /* Page-table entries */
 #define PTE_P  0x001u
 #define PTE_W  0x002u

@@ -38,6 +38,8 @@ struct bt_ops {
                                   unsigned access, gva_t *va);
     callout_fn *const *callouts;  /* [CALLOUT_COUNT] */
     uint32_t features;            /* 1 << enum insn_feature that the CPU model has */
+    /** Code at `va` is about to run, in a page given to bt_break_pages: X86_OK, or X86_FAULT with #DB. */
+    enum x86_rc (*check_breakpoint)(struct vcpu *cpu, gva_t va);
     /** A CCF was made; for listings. May be NULL. */
     void (*translated)(void *ctx, struct vcpu *cpu, const struct ccf *ccf);
 };
@@ -69,6 +71,18 @@ uint64_t bt_signal_stub(const struct bt *bt);
 /** Fetch mappings died (mmu_ops): jump tables and shadow return stacks follow. */
 void bt_fetch_dropped_all(struct vcpu *cpu, enum mmu_view_id view, bool keep_global);
 void bt_fetch_dropped_range(struct vcpu *cpu, enum mmu_view_id view, gva_t va, uint32_t bytes);
+
+#define BT_BREAK_MAX 4u
+/**
+ * From now on code in these VA pages, and in no others, runs one instruction at a time, each after
+ * a call of check_breakpoint. The caller leaves translated code at once.
+ *
+ * @param vpn  VA page numbers; the same one may occur twice.
+ */
+void bt_break_pages(struct vcpu *cpu, const uint32_t *vpn, unsigned n);
+
+/** Translated code that is in a callout or in a slow access leaves when the present instruction is done. */
+void bt_leave_after_insn(struct vcpu *cpu);
 
 /** The guest wrote [pa, pa+len): drop what was made from it. */
 void bt_code_written(struct vcpu *cpu, gpa_t pa, uint32_t len);

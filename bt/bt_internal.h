@@ -108,6 +108,8 @@ struct bt {
     uint32_t view_mode[2];  /* mode under which the view's jump table was filled           */
     uint64_t generation;    /* of the cache, when the stacks were last known good          */
     uint32_t key_mode;      /* mode of the CCFs to be found: with MODE_WINDOW where it holds */
+    uint32_t break_page[BT_BREAK_MAX]; /* VA pages with instruction breakpoints             */
+    unsigned nbreaks;
     uint64_t gs_base;       /* what platform_window_select was last given                  */
     struct site site[BT_SITES]; /* direct mapped by PA                                     */
     struct hot_page hot_page[BT_HOT_PAGES];

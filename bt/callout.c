@@ -4,7 +4,7 @@
  * registers, and so does everything it reaches until somebody parks that state.
  *
  * *Bouncing* is the universal slow path: the instruction itself runs, on a scratch buffer.
- * A device or a traced page is read before it if the instruction reads memory, and written
+ * A device, a traced or a watched page is read before it if the instruction reads memory, and written
  * after it if it writes, at its own width; checks and faults come before either.
  */
 #include "base/assert.h"
@@ -57,6 +57,18 @@ static enum x86_rc bounce(struct vcpu *cpu, gva_t va, uint32_t desc, unsigned si
     return X86_OK;
 }
 
+/* Will the instruction meet a data breakpoint by reading? A store's is met when the store is completed,
+ * and the instruction ends there; one that reads has no such point, and is begun anew by itself. */
+static bool meets_breakpoint(struct vcpu *cpu, gva_t va, uint32_t desc, unsigned size)
+{
+    if (!(desc & MD_READ) || (cpu->mode & MODE_STEP))
+        return false;
+    mmu_watch_report(cpu, va, size, (desc & MD_WRITE) != 0);
+    bool meets = cpu->debug_hits != 0;
+    cpu->debug_hits = 0;
+    return meets;
+}
+
 uint64_t bt_mem_slow(struct vcpu *cpu, uint32_t address, uint32_t desc)
 {
     unsigned size = desc & 0x3ff, user = cpu->cpl == 3 ? ACC_USER : 0;
@@ -79,6 +91,10 @@ uint64_t bt_mem_slow(struct vcpu *cpu, uint32_t address, uint32_t desc)
         return leave(cpu, EXIT_POLL);
     }
     if (rc == X86_OK && !hva.p) {
+        if (meets_breakpoint(cpu, va, desc, size)) {
+            cpu->icount_left++;
+            return leave(cpu, EXIT_WATCHED);
+        }
         rc = bounce(cpu, va, desc, size, user);
         hva.p = bounce_at(cpu, va);
     }

@@ -243,6 +243,42 @@ void bt_flush(struct vcpu *cpu)
     bt_cut_returns(cpu);
 }
 
+/* ---- instruction breakpoints ------------------------------------------------------------------- */
+
+/*
+ * A page with a breakpoint is looked up under the mode of single-stepping: its CCFs are one instruction
+ * each, are reached by the dispatcher only and go back to it, so that find() sees every instruction. Its
+ * usual CCFs stay, for when the breakpoint is gone, but nothing may lead to them now.
+ */
+static bool is_break_page(const struct bt *bt, gva_t va)
+{
+    for (unsigned i = 0; i < bt->nbreaks; i++)
+        if (bt->break_page[i] == gva_page(va))
+            return true;
+    return false;
+}
+
+void bt_break_pages(struct vcpu *cpu, const uint32_t *vpn, unsigned n)
+{
+    struct bt *bt = cpu->bt;
+
+    ASSERT(n <= BT_BREAK_MAX);
+    if (!bt)
+        return;
+    bt->nbreaks = n;
+    for (unsigned i = 0; i < n; i++) {
+        bt->break_page[i] = vpn[i];
+        for (unsigned v = 0; v < VIEW_COUNT; v++)
+            bt_fetch_dropped_range(cpu, v, gva(vpn[i] << GUEST_PAGE_SHIFT), GUEST_PAGE_SIZE);
+    }
+}
+
+void bt_leave_after_insn(struct vcpu *cpu)
+{
+    if (cpu->bt)
+        cpu->bt->generation = tcache_generation(cpu->tc) - 1; /* as if its CCF were gone */
+}
+
 /* ---- finding ------------------------------------------------------------------------------------ */
 
 /* A straddling CCF is good only where its second page is mapped as it was. */
@@ -269,14 +305,22 @@ static enum x86_rc find(struct bt *bt, struct ccf **out, bool *is_global)
     struct vcpu *cpu = bt->cpu;
     const struct segment *cs = &cpu->segs[SEG_CS];
     gva_t va = gva(cs->base + cpu->eip);
+    uint32_t mode = bt->key_mode;
+    enum x86_rc rc;
     gpa_t pa;
 
+    if (__builtin_expect(bt->nbreaks != 0, 0) && is_break_page(bt, va)) { /* comes before faults of the fetch */
+        rc = cpu->resumes ? X86_OK : bt->ops.check_breakpoint(cpu, va);
+        if (rc != X86_OK)
+            return rc;
+        mode = (mode & ~MODE_WINDOW) | MODE_STEP;
+    }
     if (!(cpu->mode & MODE_CS_FLAT) && cpu->eip > cs->limit)
         return vcpu_raise_error(cpu, EXC_GP, 0);
-    enum x86_rc rc = mmu_fetch(cpu, va, &pa, is_global);
+    rc = mmu_fetch(cpu, va, &pa, is_global);
     if (rc != X86_OK)
         return rc;
-    struct ccf_key key = { .pa = pa.v, .eip = cpu->eip, .cs_base = cs->base, .mode = bt->key_mode,
+    struct ccf_key key = { .pa = pa.v, .eip = cpu->eip, .cs_base = cs->base, .mode = mode,
                            .cs_limit = cpu->mode & MODE_CS_FLAT ? 0 : cs->limit };
     *out = tcache_lookup(cpu->tc, &key);
     if (*out) {

@@ -267,7 +267,7 @@ static const char *exit_name(uint32_t reason)
 {
     static const char *const names[EXIT_REASON_COUNT] = {
         "RESUME", "DISPATCH", "FAULT", "CHAIN",       "LOOKUP", "POLL",
-        "SHADOW", "HALT",     "HOST",  "UNSUPPORTED", "STOP",
+        "SHADOW", "HALT",     "HOST",  "UNSUPPORTED", "WATCHED", "STOP",
     };
 
     return reason < EXIT_REASON_COUNT ? names[reason] : "?";

@@ -26,7 +26,7 @@ static const char *const exit_names[EXIT_REASON_COUNT] = {
     [EXIT_LOOKUP] = "lookup", [EXIT_POLL] = "poll",
     [EXIT_SHADOW] = "shadow", [EXIT_HALT] = "halt",
     [EXIT_HOST] = "host",     [EXIT_UNSUPPORTED] = "unsupported",
-    [EXIT_STOP] = "stop",
+    [EXIT_WATCHED] = "watched", [EXIT_STOP] = "stop",
 };
 
 static void put_rows(FILE *f, const struct stats *s)

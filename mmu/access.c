@@ -1,7 +1,7 @@
 /*
  * Guest linear accesses from C. mmu_probe is where translated code goes when its slot is
  * empty: take the slot if it is there after all, else walk, fill, and hand out the host
- * address. What may not be touched directly (device, ROM store, traced page, two pages) is
+ * address. What may not be touched directly (device, ROM store, traced or watched page, two pages) is
  * carried out piecewise by mmu_read and mmu_write, which resolve every page before the first
  * byte moves.
  *
@@ -38,7 +38,7 @@ static enum x86_rc resolve_walk(struct vcpu *cpu, gva_t va, unsigned access, str
     bool is_store = (access & ACC_WRITE) != 0;
     bool is_direct = is_store ? flags == REGION_RAM : (flags & PAGE_KIND) != REGION_MMIO;
 
-    if ((flags & PAGE_KIND) != REGION_MMIO)
+    if ((flags & PAGE_KIND) != REGION_MMIO && !page_is_watched(m, gva_page(va)))
         shadow_fill(m, id, gva_page(va), pfn, &w, is_store && is_direct);
     else
         shadow_unfill(m, id, gva_page(va));
@@ -76,6 +76,8 @@ enum x86_rc mmu_probe(struct vcpu *cpu, gva_t va, unsigned size, unsigned access
         hva->p = NULL;
         rc = resolve(cpu, gva_add(va, page_room(va)), access, &p);
     }
+    if (__builtin_expect(cpu->mmu->nwatched != 0, 0) && mmu_is_watched(cpu->mmu, va))
+        hva->p = NULL;
     return rc;
 }
 
@@ -121,6 +123,8 @@ enum x86_rc mmu_read(struct vcpu *cpu, gva_t va, void *buf, unsigned size, unsig
     place_read(cpu->mmu, &place[0], buf, first);
     if (first < size)
         place_read(cpu->mmu, &place[1], (uint8_t *)buf + first, size - first);
+    if (__builtin_expect(cpu->mmu->nwatched != 0, 0))
+        mmu_watch_report(cpu, va, size, false);
     return X86_OK;
 }
 
@@ -135,6 +139,8 @@ enum x86_rc mmu_write(struct vcpu *cpu, gva_t va, const void *buf, unsigned size
     place_write(cpu->mmu, &place[0], buf, first);
     if (first < size)
         place_write(cpu->mmu, &place[1], (const uint8_t *)buf + first, size - first);
+    if (__builtin_expect(cpu->mmu->nwatched != 0, 0))
+        mmu_watch_report(cpu, va, size, true);
     return X86_OK;
 }
 

@@ -56,6 +56,7 @@ static void audit_slots(struct audit *a, uint32_t vpn, uint64_t load, uint64_t s
         return;
     }
     expect(a, (m->kind[pfn] & PAGE_KIND) != REGION_MMIO, vpn, "load slot of a device page");
+    expect(a, !page_is_watched(m, vpn), vpn, "load slot of a watched page");
     if (!store)
         return;
     expect(a, store == load, vpn, "load and store slot differ");

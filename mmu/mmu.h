@@ -40,6 +40,8 @@ struct mmu_ops {
     void (*mmio_write)(void *ctx, gpa_t pa, unsigned size, uint32_t value);
     /** Bytes of a traced page are about to be, or have just been, written by the guest. */
     void (*traced_write)(void *ctx, gpa_t pa, uint32_t len);
+    /** An access that touches a watched page was carried out, or is about to be. */
+    void (*watched_access)(void *ctx, gva_t va, uint32_t size, bool is_write);
     /** Fetch mappings of a view died: all of them, all non-global, or those of one page
      *  range. Jump-table entries and shadow return stacks keyed by them must go. */
     void (*fetch_drop_all)(void *ctx, enum mmu_view_id view, bool keep_global);
@@ -97,7 +99,7 @@ enum x86_rc mmu_walk(struct vcpu *cpu, gva_t va, unsigned access, struct walk *o
  * @param size  1..512; may cross a page boundary (and wrap at 4 GiB).
  * @param hva   On X86_OK: host address of va if the whole access lies in plain memory
  *              of one page that may be accessed directly; {NULL} if it must be bounced
- *              (device, ROM store, traced page, two pages). For an access that crosses
+ *              (device, ROM store, traced or watched page, two pages). For an access that crosses
  *              a page both pages are checked, the lower address first.
  */
 enum x86_rc mmu_probe(struct vcpu *cpu, gva_t va, unsigned size, unsigned access, hva_t *hva);
@@ -150,6 +152,21 @@ uint8_t *mmu_view_base(struct mmu *m, enum mmu_view_id view);
 void mmu_trace_add(struct mmu *m, gpa_t pa);
 void mmu_trace_remove(struct mmu *m, gpa_t pa);
 bool mmu_is_traced(struct mmu *m, gpa_t pa);
+
+/* ---- watched pages: data breakpoints -------------------------------------------------- */
+#define MMU_WATCHED_MAX 4u
+
+/**
+ * From now on accesses to these VA pages, and to no others, report through watched_access: they have
+ * no slots and no place in windows, so that translated code takes its slow path there, and mmu_read
+ * and mmu_write report each access that they have carried out.
+ *
+ * @param vpn  VA page numbers; the same one may occur twice.
+ */
+void mmu_watch_pages(struct vcpu *cpu, const uint32_t *vpn, unsigned n);
+/** Report an access that is about to be made, if it touches a watched page. */
+void mmu_watch_report(struct vcpu *cpu, gva_t va, uint32_t size, bool is_write);
+bool mmu_is_watched(const struct mmu *m, gva_t va);
 
 /** Check the invariants above; -> number of violations, each logged. For tests and --audit. */
 unsigned mmu_audit(struct mmu *m);

@@ -77,6 +77,8 @@ struct mmu {
     const uint8_t *rom;
     uint32_t rom_pages;
     struct mmu_ops ops;
+    uint32_t watched[MMU_WATCHED_MAX]; /* VA pages with data breakpoints                      */
+    unsigned nwatched;
     struct view view[VIEW_COUNT];
 
     uint32_t *rmap_head;    /* [ram_pages], index of the first node or 0               */
@@ -177,6 +179,16 @@ void shadow_unfill(struct mmu *m, enum mmu_view_id id, uint32_t vpn);
 /** What INVLPG does, without counting it as one. */
 void shadow_drop_va(struct mmu *m, gva_t va);
 void shadow_flush(struct mmu *m);
+
+/* ---- watched pages (watch.c) ----------------------------------------------------- */
+
+static inline bool page_is_watched(const struct mmu *m, uint32_t vpn)
+{
+    for (unsigned i = 0; i < m->nwatched; i++)
+        if (m->watched[i] == vpn)
+            return true;
+    return false;
+}
 
 /* ---- reverse map (trace.c) ------------------------------------------------------ */
 bool rmap_init(struct mmu *m);

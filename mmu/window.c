@@ -192,6 +192,16 @@ void windows_drop_va(struct mmu *m, uint32_t vpn, uint32_t npages)
         note_pending(&s->w[s->user], vpn, npages);
 }
 
+void windows_forget_page(struct mmu *m, uint32_t vpn)
+{
+    struct windows *s = ws(m);
+
+    windows_drop_va(m, vpn, 1);
+    for (unsigned i = 1; s && i < WINDOWS; i++)
+        if (s->w[i].in_use)
+            note_pending(&s->w[i], vpn, 1);
+}
+
 void windows_flush(struct mmu *m)
 {
     struct windows *s = ws(m);
@@ -520,6 +530,27 @@ static void keep_budget(struct mmu *m, unsigned index)
     }
 }
 
+/* Watched pages are in no window: the run ends before them. */
+static bool leave_out_watched(const struct mmu *m, uint32_t vpn, struct run *r)
+{
+    for (unsigned i = 0; i < m->nwatched; i++) {
+        uint32_t page = m->watched[i], ofs = page - r->vpn;
+
+        if (ofs >= r->npages)
+            continue;
+        if (page == vpn)
+            return false;
+        if (page < vpn) {
+            r->vpn = page + 1;
+            r->pfn += ofs + 1;
+            r->npages -= ofs + 1;
+        } else {
+            r->npages = ofs;
+        }
+    }
+    return true;
+}
+
 static bool map_run(struct mmu *m, unsigned index, const struct run *r)
 {
     struct window *w = &ws(m)->w[index];
@@ -612,6 +643,8 @@ bool mmu_window_fill(struct vcpu *cpu, enum mmu_view_id view, gva_t va, bool is_
         if (is_store && !page_fits(m, r.pfn, true)) /* the watch was put on this very page */
             return false;
     }
+    if (!leave_out_watched(m, vpn, &r))
+        return false;
     LOG(cpu->log, shadow, "window %u: VA 0x%08x, %u pages from PA 0x%llx%s\n", index, r.vpn << GUEST_PAGE_SHIFT,
         r.npages, (unsigned long long)r.pfn << GUEST_PAGE_SHIFT, r.is_writable ? ", writable" : "");
     return map_run(m, index, &r);

@@ -65,6 +65,8 @@ void windows_done(struct mmu *m);
 void windows_switch(struct mmu *m);
 /** An address's mappings end (INVLPG, page fault). */
 void windows_drop_va(struct mmu *m, uint32_t vpn, uint32_t npages);
+/** A page may be in no window any more, whatever the address space. */
+void windows_forget_page(struct mmu *m, uint32_t vpn);
 /** Everything ends: CR0, CR4, A20. */
 void windows_flush(struct mmu *m);
 /** A watched page-table page was written. */

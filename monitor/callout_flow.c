@@ -91,6 +91,7 @@ static enum x86_rc vme_interrupt(struct vcpu *cpu, uint8_t vector)
     else
         cpu->eflags_sys &= ~EFL_VIF;
     cpu->eflags_sys &= ~EFL_TF;
+    cpu->debug_hits &= ~DR6_BS;
     cs = segment_vm86(entry[1]);
     transfer_enter(cpu, &cs, entry[0], 3);
     return X86_OK;

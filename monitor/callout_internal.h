@@ -15,13 +15,20 @@ static inline enum exit_reason end_dispatch_next(struct vcpu *cpu)
     return EXIT_DISPATCH;
 }
 
-/** Should an instruction that repeats stop between two elements? For a trap when it is single-stepped, and
- *  for the host. Not for the latter with clock=insn: an instruction is begun once there, whatever it does. */
+/** Should an instruction that repeats stop between two elements? For a debug trap (single-stepping among
+ *  them), and for the host. Not for the latter with clock=insn: an instruction is begun once there, whatever it does. */
 static inline bool must_make_way(const struct vcpu *cpu)
 {
-    if (cpu->eflags_sys & EFL_TF)
+    if (cpu->debug_hits)
         return true;
     return !__atomic_load_n(&cpu->run, __ATOMIC_RELAXED) && !cpu->vm->config.clock_insn;
+}
+
+/** It does stop: what comes in between pushes RF, so that going on meets no instruction breakpoint again. */
+static inline enum exit_reason end_repeating(struct vcpu *cpu)
+{
+    cpu->eflags_sys |= EFL_RF;
+    return EXIT_DISPATCH;
 }
 
 static inline enum exit_reason end_raise(struct vcpu *cpu, enum exc_vector vector)

@@ -10,6 +10,7 @@
  */
 #include "monitor/callout_internal.h"
 #include "monitor/callouts.h"
+#include "monitor/debug.h"
 
 /* ---- permission ---------------------------------------------------------------------- */
 
@@ -65,6 +66,7 @@ static uint32_t port_read(struct vcpu *cpu, uint16_t port, unsigned size)
 
     STAT_INC(cpu, port_read);
     machine_bus(cpu->vm->machine, &req);
+    debug_port_access(cpu, port, size);
     return req.data;
 }
 
@@ -76,6 +78,7 @@ static void port_write(struct vcpu *cpu, uint16_t port, unsigned size, uint32_t 
 
     STAT_INC(cpu, port_write);
     machine_bus(cpu->vm->machine, &req);
+    debug_port_access(cpu, port, size);
 }
 
 /* Did the device raise an interrupt that can be taken, move memory, set a nearer timer, or end the run? */
@@ -198,7 +201,7 @@ static enum exit_reason io_string(struct vcpu *cpu, uint64_t arg,
         if (!repeats || !(cpu->gpr[ECX] & s.mask))
             return wants_dispatcher(cpu) ? end_dispatch_next(cpu) : EXIT_RESUME;
         if (must_make_way(cpu) || wants_dispatcher(cpu))
-            return EXIT_DISPATCH; /* EIP is still that of the instruction: it goes on there */
+            return end_repeating(cpu); /* EIP is still that of the instruction: it goes on there */
     }
 }
 

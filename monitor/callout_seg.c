@@ -31,6 +31,7 @@ static enum exit_reason after_load(struct vcpu *cpu, uint32_t old_mode, bool has
     if (!has_shadow && cpu->mode == old_mode)
         return EXIT_RESUME;
     cpu->eip = cpu->next_eip;
+    cpu->debug_shadow = has_shadow;
     return has_shadow ? EXIT_SHADOW : EXIT_DISPATCH;
 }
 

@@ -207,7 +207,8 @@ static uint32_t traced_count(const struct string_op *s, const struct run *run, u
 
     if (count < 2 || s->down)
         return 1;
-    if (mmu_walk(s->cpu, run->va, ACC_WRITE | s->user, &w) != X86_OK || !mmu_is_traced(s->cpu->mmu, w.pa))
+    if (mmu_walk(s->cpu, run->va, ACC_WRITE | s->user, &w) != X86_OK || !mmu_is_traced(s->cpu->mmu, w.pa) ||
+        mmu_is_watched(s->cpu->mmu, run->va))
         return 1;
     if (run_linear(s, SEG_ES, offset(s, EDI), count, ACC_WRITE, &va) != X86_OK)
         return 1;
@@ -356,7 +357,7 @@ static enum exit_reason repeat(struct vcpu *cpu, uint64_t arg,
             return exit_failed(rc);
         left = s.rep == REP_NONE ? 0 : elements_left(&s);
         if (left && must_yield(&s))
-            return EXIT_DISPATCH;
+            return end_repeating(cpu);
     }
     return EXIT_RESUME;
 }
@@ -462,7 +463,7 @@ static enum exit_reason compare(struct vcpu *cpu, uint64_t arg,
         if (!left || stop)
             break;
         if (must_yield(&s))
-            return EXIT_DISPATCH;
+            return end_repeating(cpu);
     }
     vcpu_arith_set(cpu, sem_flags_sub(pair.a, pair.b, s.size));
     return EXIT_RESUME;

@@ -11,6 +11,7 @@
  */
 #include "monitor/callout_internal.h"
 #include "monitor/callouts.h"
+#include "monitor/debug.h"
 #include "monitor/system_internal.h"
 
 #define TYPE_BUSY 2u /* bit of a TSS descriptor's type */
@@ -349,21 +350,6 @@ enum exit_reason callout_wbinvd(struct vcpu *cpu, uint64_t arg, uint32_t ea)
 
 /* ---- debug registers ------------------------------------------------------------------ */
 
-/*
- * DR6:  31      16 15 14 13 12 11   4 3      0      DR7:  31   16 15 14 13 12 11 10 9 8 7     0
- *      +----------+--+--+--+--+------+--------+          +-------+-----+--+-----+--+---+-------+
- *      |  ones    |BT|BS|BD| 0| ones | B3..B0 |          |LEN R/W|  0 0|GD| 0 0 | 1|GE | G,L   |
- *      +----------+--+--+--+--+------+--------+          |       |     |  |     |  |LE | 3..0  |
- *                                                        +-------+-----+--+-----+--+---+-------+
- */
-#define DR6_WRITABLE 0x0000e00fu
-#define DR6_ONES     0xffff0ff0u
-#define DR6_BD       0x00002000u
-#define DR7_WRITABLE 0xffff23ffu
-#define DR7_ONES     0x00000400u
-#define DR7_GD       0x00002000u
-#define DR7_ENABLES  0x000000ffu
-
 /* Checks of MOV to and from DRn in order; *n becomes 6 or 7 for the aliases 4 and 5. */
 static enum x86_rc check_debug_register(struct vcpu *cpu, unsigned *n)
 {
@@ -374,13 +360,7 @@ static enum x86_rc check_debug_register(struct vcpu *cpu, unsigned *n)
     }
     if (cpu->cpl != 0)
         return vcpu_raise_error(cpu, EXC_GP, 0);
-    if (cpu->dr[7] & DR7_GD) {
-        /* Taken before the instruction; GD is cleared so that the handler can work. */
-        cpu->dr[7] &= ~DR7_GD;
-        cpu->dr[6] |= DR6_BD;
-        return vcpu_raise(cpu, EXC_DB);
-    }
-    return X86_OK;
+    return cpu->dr[7] & DR7_GD ? debug_raise(cpu, DR6_BD) : X86_OK;
 }
 
 enum exit_reason callout_mov_from_dr(struct vcpu *cpu, uint64_t arg, uint32_t ea)
@@ -406,13 +386,10 @@ enum exit_reason callout_mov_to_dr(struct vcpu *cpu, uint64_t arg, uint32_t ea)
         return exit_failed(rc);
     if (n == 6)
         value = (value & DR6_WRITABLE) | DR6_ONES;
-    if (n == 7) {
+    if (n == 7)
         value = (value & DR7_WRITABLE) | DR7_ONES;
-        if (value & DR7_ENABLES)
-            LOG(cpu->log, unimp, "breakpoint enabled in DR7 0x%08x: it will not trigger\n", value);
-    }
     cpu->dr[n] = value;
-    return EXIT_RESUME;
+    return n != 6 && debug_update(cpu) ? end_dispatch_next(cpu) : EXIT_RESUME;
 }
 
 /* ---- counters, identification, HLT ------------------------------------------------------ */

@@ -7,10 +7,9 @@
  * point.
  */
 #include "base/assert.h"
+#include "monitor/debug.h"
 #include "monitor/monitor.h"
 #include "monitor/report.h"
-
-#define DR6_BS 0x4000u
 
 /* Signal numbers and codes of the host's ABI, as the platform stores them. */
 enum { HOST_SIGILL = 4, HOST_SIGBUS = 7, HOST_SIGFPE = 8, HOST_SIGSEGV = 11 };
@@ -137,6 +136,7 @@ static void deliver(struct vm *vm)
         STAT_INC(cpu, pf_true);
     LOG(&vm->log, int, "exception %u error 0x%x at EIP 0x%08x cr2 0x%08x cpl %u\n", cpu->fault.vector,
         cpu->fault.error, cpu->eip, cpu->fault.cr2, cpu->cpl);
+    cpu->debug_hits = vm->held_hits; /* what the instruction met is lost with it */
     exception_deliver(vm);
 }
 
@@ -148,7 +148,7 @@ static void halt(struct vm *vm)
 
     STAT_INC(cpu, halt);
     cpu->eip = cpu->next_eip;
-    if (cpu->eflags_sys & EFL_TF)
+    if (cpu->debug_hits)
         return; /* the trap wakes it at once */
     for (;;) {
         attend(vm, false);
@@ -224,28 +224,50 @@ static enum next give_up(struct vm *vm, struct vm_exit *out, const char *why)
 
 static enum next handle(struct vm *vm, enum exit_reason reason, struct vm_exit *out);
 
-#define SHADOW_TRIES 16
+#define ALONE_TRIES 16
 
-/* One instruction with interrupts held off: the shadow of STI and MOV SS. */
+/* One instruction by itself, whatever the mode. */
+static enum exit_reason run_alone(struct vm *vm)
+{
+    struct vcpu *cpu = vm->cpu;
+    enum exit_reason reason;
+    unsigned tries = 0;
+
+    cpu->mode |= MODE_STEP;
+    if (cpu->icount_left < 0) { /* clock=insn: it is due now, whatever the budget */
+        cpu->icount_left++;
+        vm->insn_budget++;
+    }
+    do { /* EXIT_POLL: mappings changed on the way, it has to start again */
+        cpu->debug_hits = cpu->eflags_sys & EFL_TF ? DR6_BS : 0;
+        reason = bt_run(cpu);
+    } while (reason == EXIT_POLL && ++tries < ALONE_TRIES);
+    if (reason == EXIT_POLL)
+        cpu->debug_hits = 0;
+    vcpu_update_mode(cpu);
+    return reason;
+}
+
+/*
+ * One instruction with interrupts held off: the shadow of STI and MOV SS. That of MOV SS holds debug
+ * exceptions off as well: what its own operand met comes after the next instruction (even if that ends in
+ * a handler), a single-step trap does not come at all.
+ */
 static enum next run_shadow(struct vm *vm, struct vm_exit *out)
 {
     struct vcpu *cpu = vm->cpu;
 
-    cpu->intr_shadow = false;
-    cpu->mode |= MODE_STEP;
-    if (cpu->icount_left < 0) { /* clock=insn: the budget has no say in the shadow */
-        cpu->icount_left++;
-        vm->insn_budget++;
-    }
-    enum exit_reason reason;
-    unsigned tries = 0;
-    do /* EXIT_POLL: mappings changed on the way, it has to start again */
-        reason = bt_run(cpu);
-    while (reason == EXIT_POLL && ++tries < SHADOW_TRIES);
+    cpu->resumes = cpu->debug_shadow;
+    cpu->debug_shadow = false;
+    vm->held_hits = cpu->debug_hits & ~DR6_BS;
+    enum exit_reason reason = run_alone(vm);
+    cpu->resumes = false;
+    cpu->debug_hits |= vm->held_hits;
     if (reason == EXIT_SHADOW)
         reason = EXIT_DISPATCH; /* a second STI casts no second shadow */
-    vcpu_update_mode(cpu);
-    return handle(vm, reason, out);
+    enum next next = handle(vm, reason, out);
+    vm->held_hits = 0;
+    return next;
 }
 
 static enum next handle(struct vm *vm, enum exit_reason reason, struct vm_exit *out)
@@ -275,6 +297,8 @@ static enum next handle(struct vm *vm, enum exit_reason reason, struct vm_exit *
         return GO_ON;
     case EXIT_UNSUPPORTED:
         return give_up(vm, out, "unsupported instruction");
+    case EXIT_WATCHED:
+        return handle(vm, run_alone(vm), out);
     case EXIT_STOP:
     case EXIT_REASON_COUNT:
         break;
@@ -282,16 +306,38 @@ static enum next handle(struct vm *vm, enum exit_reason reason, struct vm_exit *
     return END;
 }
 
-/* Single-stepping: the instruction just done (EXIT_POLL: it was not) was begun with TF set, and left it
- * set. */
-static void trap_single_step(struct vm *vm, enum exit_reason reason)
+/* TF or RF is set. TF makes a trap of the instruction that begins with it set; the trap is there from the
+ * start, and delivery of an exception, an interrupt or a task switch in between takes it away. RF is gone
+ * once the instruction has begun. */
+static enum exit_reason run_debugged(struct vm *vm)
 {
     struct vcpu *cpu = vm->cpu;
+    bool resumes = (cpu->eflags_sys & EFL_RF) && cpu->has_breakpoints;
+    enum exit_reason reason;
 
-    if (reason == EXIT_FAULT || reason == EXIT_POLL || !(cpu->eflags_sys & EFL_TF))
-        return;
-    cpu->dr[6] |= DR6_BS;
-    vcpu_raise(cpu, EXC_DB);
+    cpu->eflags_sys &= ~EFL_RF;
+    if (resumes) {
+        cpu->resumes = true;
+        reason = run_alone(vm);
+        cpu->resumes = false;
+        if (reason == EXIT_POLL)
+            cpu->eflags_sys |= EFL_RF;
+        return reason;
+    }
+    if (cpu->eflags_sys & EFL_TF)
+        cpu->debug_hits = DR6_BS;
+    reason = bt_run(cpu);
+    if (reason == EXIT_POLL) /* nothing was done */
+        cpu->debug_hits = 0;
+    return reason;
+}
+
+/* Traps of the instruction before come before interrupts. */
+static void trap(struct vm *vm)
+{
+    uint32_t hits = vm->cpu->debug_hits;
+
+    debug_raise(vm->cpu, hits);
     deliver(vm);
 }
 
@@ -313,15 +359,16 @@ void vm_run(struct vm *vm, struct vm_exit *out)
             attend(vm, true);
         else if (machine_next_deadline(vm->machine) < vm->armed_ns)
             arm(vm, true);
+        if (__builtin_expect(cpu->debug_hits != 0, 0)) {
+            trap(vm);
+            continue;
+        }
         if (can_interrupt(cpu)) {
             take_interrupt(vm);
             continue;
         }
-        bool is_stepping = cpu->eflags_sys & EFL_TF;
-        enum exit_reason reason = bt_run(cpu);
-        if (handle(vm, reason, out) == END)
+        bool is_debugged = cpu->eflags_sys & (EFL_TF | EFL_RF);
+        if (handle(vm, is_debugged ? run_debugged(vm) : bt_run(cpu), out) == END)
             return;
-        if (is_stepping)
-            trap_single_step(vm, reason);
     }
 }

@@ -13,8 +13,6 @@
 #include "monitor/monitor.h"
 #include "monitor/transfer.h"
 
-#define DR7_GD 0x2000u
-
 enum exc_class { EXC_BENIGN, EXC_CONTRIBUTORY, EXC_PAGE_FAULT, EXC_DOUBLE };
 
 static enum exc_class classify(unsigned vector)
@@ -34,10 +32,15 @@ static enum exc_class classify(unsigned vector)
     return EXC_BENIGN;
 }
 
-/* Faults restart their instruction and push RF; #DB is a trap here, #DF and #MC are aborts. */
-static bool sets_rf(unsigned vector)
+/* Faults restart their instruction and push RF; #DF and #MC are aborts. Of debug exceptions only that of
+ * GD does: after an instruction breakpoint it is for the handler to set RF, all others are traps. */
+static bool sets_rf(const struct fault *f)
 {
-    return vector != EXC_DB && vector != EXC_NMI && vector != EXC_BP && vector != EXC_OF &&
+    unsigned vector = f->vector;
+
+    if (vector == EXC_DB)
+        return (f->dr6 & DR6_BD) != 0;
+    return vector != EXC_NMI && vector != EXC_BP && vector != EXC_OF &&
            vector != EXC_DF && vector != EXC_MC;
 }
 
@@ -46,13 +49,15 @@ static enum x86_rc deliver_one(struct vcpu *cpu, const struct fault *f)
     const struct event e = { .vector = f->vector,
                              .has_error = f->has_error,
                              .error = f->error,
-                             .sets_rf = sets_rf(f->vector),
+                             .sets_rf = sets_rf(f),
                              .return_eip = cpu->eip };
     enum x86_rc rc;
 
     cpu->stats.exception[f->vector & 31u]++;
     if (f->vector == EXC_PF)
         cpu->cr2 = f->cr2;
+    if (f->vector == EXC_DB) /* software clears the others */
+        cpu->dr[6] = (cpu->dr[6] & ~DR6_B) | f->dr6;
     rc = event_deliver(cpu, &e);
     if (rc == X86_OK && f->vector == EXC_DB)
         cpu->dr[7] &= ~DR7_GD;

@@ -213,8 +213,14 @@ static enum x86_rc deliver_task(struct vcpu *cpu, const struct event *e, const s
     unsigned ext = event_ext(e);
     struct stack st;
     struct frame f;
-    enum x86_rc rc = task_switch_sel(cpu, gate_sel(gate), TASK_CALL, ext, e->return_eip);
+    uint32_t eflags_sys = cpu->eflags_sys;
+    uint16_t from = cpu->tr.sel;
 
+    if (e->sets_rf) /* in the old task's image */
+        cpu->eflags_sys |= EFL_RF;
+    enum x86_rc rc = task_switch_sel(cpu, gate_sel(gate), TASK_CALL, ext, e->return_eip);
+    if (rc != X86_OK && cpu->tr.sel == from)
+        cpu->eflags_sys = eflags_sys; /* nothing was done */
     if (rc != X86_OK)
         return rc;
     if (e->has_error) {
@@ -236,6 +242,7 @@ enum x86_rc event_deliver(struct vcpu *cpu, const struct event *e)
     struct desc gate;
     enum x86_rc rc;
 
+    cpu->debug_hits &= ~DR6_BS; /* no single-step trap of an instruction that ends in a handler */
     LOG(cpu->log, int, "int: vector 0x%02x error 0x%x from 0x%x:0x%x cpl %u\n", e->vector, e->error,
         cpu->segs[SEG_CS].sel, e->return_eip, cpu->cpl);
     if (!(cpu->cr0 & CR0_PE))

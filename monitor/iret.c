@@ -3,8 +3,7 @@
  * within real and virtual-8086 mode, and back to the task that a nested one interrupted.
  *
  * Which flags it writes depends on the privilege before the return (CPL against IOPL) and
- * on the operand size: a 16-bit IRET leaves the upper half of EFLAGS. RF is not kept: it
- * matters to the one instruction that follows, and only where it has a breakpoint.
+ * on the operand size: a 16-bit IRET leaves the upper half of EFLAGS, RF with it.
  *
  * Ref: Intel SDM vol. 2, IRET/IRETD; vol. 3A, ch. "8086 Emulation".
  */
@@ -13,6 +12,8 @@
 
 /* What any IRET may write. */
 #define FLAGS_ANY (EFL_ARITH | EFL_TF | EFL_DF | EFL_NT)
+/* And any IRETD. */
+#define FLAGS_32  (EFL_RF | EFL_AC | EFL_ID)
 
 static void flags_write(struct vcpu *cpu, uint32_t fl, uint32_t mask)
 {
@@ -65,7 +66,7 @@ static enum x86_rc return_in_vm86(struct vcpu *cpu, unsigned osize)
     if (is_virtual)
         return return_vme(cpu, slot);
     return return_real(cpu, slot, osize,
-                       osize == 4 ? FLAGS_ANY | EFL_IF | EFL_AC | EFL_ID : FLAGS_ANY | EFL_IF);
+                       osize == 4 ? FLAGS_ANY | EFL_IF | FLAGS_32 : FLAGS_ANY | EFL_IF);
 }
 
 static enum x86_rc return_in_real(struct vcpu *cpu, unsigned osize)
@@ -75,7 +76,7 @@ static enum x86_rc return_in_real(struct vcpu *cpu, unsigned osize)
     enum x86_rc rc = stack_peek(cpu, 0, osize, 3, slot);
 
     if (osize == 4)
-        mask |= EFL_AC | EFL_ID;
+        mask |= FLAGS_32;
     return rc == X86_OK ? return_real(cpu, slot, osize, mask) : rc;
 }
 
@@ -113,7 +114,7 @@ static enum x86_rc return_to_vm86(struct vcpu *cpu)
     cpu->segs[SEG_DS] = segment_vm86((uint16_t)slot[6]);
     cpu->segs[SEG_FS] = segment_vm86((uint16_t)slot[7]);
     cpu->segs[SEG_GS] = segment_vm86((uint16_t)slot[8]);
-    vcpu_eflags_set(cpu, slot[2] & ~EFL_RF);
+    vcpu_eflags_set(cpu, slot[2]);
     transfer_enter(cpu, &cs, slot[0], 3);
     return X86_OK;
 }
@@ -124,7 +125,7 @@ static uint32_t return_flags_mask(const struct vcpu *cpu, unsigned osize)
     uint32_t mask = FLAGS_ANY;
 
     if (osize == 4)
-        mask |= EFL_AC | EFL_ID;
+        mask |= FLAGS_32;
     if (cpu->cpl <= vcpu_iopl(cpu))
         mask |= EFL_IF;
     if (cpu->cpl == 0)

@@ -74,6 +74,7 @@ struct vm {
     bool is_paused;               /* the guest and its clock stand still; set from host events only */
     bool in_exception;            /* delivering; for #DF                                 */
     bool memory_moved;            /* by A20 or the chipset since the dispatcher last looked */
+    uint32_t held_hits;           /* debug traps of a MOV SS, in its shadow              */
     uint64_t armed_ns;            /* VM-clock deadline that the host timer is set for    */
     int64_t insn_budget;          /* clock=insn: what icount_left started from           */
     uint64_t insn_ns;             /* clock=insn: VM time before this budget, 1 ns an instruction */

@@ -16,6 +16,7 @@
  */
 #include "base/log.h"
 #include "base/string.h"
+#include "monitor/debug.h"
 #include "monitor/monitor.h"
 #include "monitor/transfer.h"
 
@@ -36,8 +37,6 @@
 #define TSS_LINK  0
 #define TSS_BUSY  2u
 #define TSS_IS_32 8u
-#define DR6_BT    0x8000u
-#define DR7_LOCAL 0x155u /* L0-L3 and LE do not survive a task switch */
 
 /** What a TSS says about its task. */
 struct task_state {
@@ -268,13 +267,17 @@ static void load_registers(struct vcpu *cpu, const struct task_state *t, enum ta
     for (unsigned i = 0; i < 8; i++)
         cpu->gpr[i] = t->gpr[i];
     cpu->eip = t->eip;
-    vcpu_eflags_set(cpu, eflags & ~EFL_RF);
+    vcpu_eflags_set(cpu, eflags);
     for (unsigned i = 0; i < SEG_COUNT; i++)
         cpu->segs[i] = (struct segment){ .sel = t->sel[i] };
     cpu->ldtr = (struct segment){ .sel = t->ldt };
     cpu->cpl = (eflags & EFL_VM) ? 3 : (uint8_t)sel_rpl(t->sel[SEG_CS]);
     cpu->cr0 |= CR0_TS;
-    cpu->dr[7] &= ~DR7_LOCAL;
+    if (cpu->dr[7] & DR7_LOCAL) { /* they do not survive a task switch */
+        cpu->dr[7] &= ~DR7_LOCAL;
+        debug_update(cpu);
+    }
+    cpu->debug_hits &= ~DR6_BS; /* the new task's TF counts from its first instruction on */
     if (t->is32 && (cpu->cr0 & CR0_PG)) {
         cpu->cr3 = t->cr3;
         mmu_cr3_loaded(cpu);
@@ -414,8 +417,7 @@ enum x86_rc task_finish(struct vcpu *cpu, unsigned ext)
 
     if (rc == X86_OK && (cpu->tr.attr & TSS_IS_32))
         rc = mmu_read_system(cpu, gva(cpu->tr.base + TSS32_TRAP), &trap, sizeof trap);
-    if (rc != X86_OK || !(trap & 1u))
-        return rc;
-    cpu->dr[6] |= DR6_BT;
-    return vcpu_raise(cpu, EXC_DB);
+    if (rc == X86_OK && (trap & 1u))
+        cpu->debug_hits |= DR6_BT;
+    return rc;
 }

@@ -4,6 +4,7 @@
  * here, by functions handed down.
  */
 #include "base/string.h"
+#include "monitor/debug.h"
 #include "monitor/monitor.h"
 
 #define RESERVE_ALIGN 4096u
@@ -34,6 +35,13 @@ static void on_traced_write(void *ctx, gpa_t pa, uint32_t len)
 
     LOG(&vm->log, trace, "trace: PA 0x%lx, %u bytes written, EIP 0x%08x\n", pa.v, len, vm->cpu->eip);
     bt_code_written(vm->cpu, pa, len);
+}
+
+static void on_watched_access(void *ctx, gva_t va, uint32_t size, bool is_write)
+{
+    struct vm *vm = ctx;
+
+    debug_data_access(vm->cpu, va, size, is_write);
 }
 
 static void on_fetch_drop_all(void *ctx, enum mmu_view_id view, bool keep_global)
@@ -145,7 +153,7 @@ static bool make_mmu(struct vm *vm)
         .rom = vm->config.machine.rom,
         .rom_bytes = vm->config.machine.rom_bytes,
         .ops = { .ctx = vm, .mmio_read = on_mmio_read, .mmio_write = on_mmio_write,
-                 .traced_write = on_traced_write, .fetch_drop_all = on_fetch_drop_all,
+                 .traced_write = on_traced_write, .watched_access = on_watched_access, .fetch_drop_all = on_fetch_drop_all,
                  .fetch_drop_range = on_fetch_drop_range },
     };
 
@@ -177,6 +185,7 @@ static bool make_bt(struct vm *vm)
 {
     struct bt_ops ops = { .ctx = vm->config.listing_ctx, .segment_linear = segment_linear,
                           .callouts = callout_table, .features = cpu_model_features(vm->model),
+                          .check_breakpoint = debug_check_fetch,
                           .translated = vm->config.translated };
 
     return bt_new(vm->cpu, &vm->config.bt, &vm->config.host, &ops) != NULL;

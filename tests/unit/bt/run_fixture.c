@@ -78,6 +78,12 @@ static void forward_traced_write(void *ctx, gpa_t pa, uint32_t len)
     vm_ops.traced_write(vm_ops.ctx, pa, len);
 }
 
+static void forward_watched(void *ctx, gva_t va, uint32_t size, bool is_write)
+{
+    (void)ctx;
+    vm_ops.watched_access(vm_ops.ctx, va, size, is_write);
+}
+
 static void forward_drop_all(void *ctx, enum mmu_view_id view, bool keep_global)
 {
     (void)ctx;
@@ -96,7 +102,8 @@ static void make_device(struct run_fixture *fx)
 
     vm_ops = m->ops;
     m->ops = (struct mmu_ops){
-        fx, on_device_read, on_device_write, forward_traced_write, forward_drop_all, forward_drop_range
+        fx, on_device_read, on_device_write, forward_traced_write, forward_watched, forward_drop_all,
+        forward_drop_range
     };
     mmu_set_region(m, gpa(DEVICE), GUEST_PAGE_SIZE, REGION_MMIO);
 }

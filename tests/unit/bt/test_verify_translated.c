@@ -65,7 +65,7 @@ static struct vm_under_test *make(const struct host_features *host, bool icount)
         mmu_new(t->cpu, &(struct mmu_config){ .ram = t->ram,
                                               .ram_bytes = RAM_BYTES,
                                               .ops = { NULL, no_mmio_read, no_mmio_write, no_traced_write,
-                                                       no_drop_all, no_drop_range } });
+                                                       NULL, no_drop_all, no_drop_range } });
     t->cpu->segs[SEG_CS].limit = UINT32_MAX;
     t->bt = bt_new(t->cpu, &options, host, &ops);
     t->work = malloc(verify_work_bytes());

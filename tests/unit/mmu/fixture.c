@@ -33,6 +33,11 @@ static void traced_write(void *ctx, gpa_t pa, uint32_t len)
     record(ctx, EV_TRACED, pa.v, len, 0);
 }
 
+static void watched_access(void *ctx, gva_t va, uint32_t size, bool is_write)
+{
+    record(ctx, EV_WATCHED, va.v, size, is_write);
+}
+
 static void drop_all(void *ctx, enum mmu_view_id view, bool keep_global)
 {
     record(ctx, EV_DROP_ALL, 0, keep_global, view);
@@ -62,7 +67,8 @@ struct fixture *fx_new_with_rom(uint64_t ram_bytes, const uint8_t *rom, uint32_t
                                  .ram_bytes = ram_bytes,
                                  .rom = rom,
                                  .rom_bytes = rom_bytes,
-                                 .ops = { fx, dev_read, dev_write, traced_write, drop_all, drop_range },
+                                 .ops = { fx, dev_read, dev_write, traced_write, watched_access, drop_all,
+                                          drop_range },
                              });
     mmu_set_region(fx->m, gpa(MMIO_PA), 0x2000, REGION_MMIO);
     mmu_set_region(fx->m, gpa(ROM_PA), 0x1000, REGION_ROM);

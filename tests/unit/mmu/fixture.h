@@ -25,7 +25,7 @@
 #define ROM_PA     0x0f0000u /* one page of ROM                    */
 #define MAX_EVENTS 64u
 
-enum event_kind { EV_TRACED, EV_MMIO_READ, EV_MMIO_WRITE, EV_DROP_ALL, EV_DROP_RANGE };
+enum event_kind { EV_TRACED, EV_WATCHED, EV_MMIO_READ, EV_MMIO_WRITE, EV_DROP_ALL, EV_DROP_RANGE };
 
 struct event {
     enum event_kind kind;

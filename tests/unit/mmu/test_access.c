@@ -61,6 +61,70 @@ static void crossing_wraps_at_4_gib(void **state)
     assert_int_equal(fx->ram[0x777000], 3);
 }
 
+/* ---- watched pages ----------------------------------------------------------------- */
+
+static void expect_watched(struct fixture *fx, uint32_t va, uint32_t size, bool is_write)
+{
+    assert_int_equal(fx->nevents, 1);
+    assert_int_equal(fx->event[0].kind, EV_WATCHED);
+    assert_int_equal(fx->event[0].addr, va);
+    assert_int_equal(fx->event[0].size, size);
+    assert_int_equal(fx->event[0].value, is_write);
+    fx_clear_events(fx);
+}
+
+static void watched_page_has_no_slot_and_reports_each_access(void **state)
+{
+    struct fixture *fx = *state;
+    const uint32_t page = VA >> GUEST_PAGE_SHIFT;
+    uint64_t buf = 0x1122334455667788ull;
+    hva_t hva;
+
+    fx_paging(fx, 0);
+    for (int i = -1; i <= 1; i++)
+        fx_map(fx, VA + (uint32_t)(i * 0x1000), 0x234000 + (uint32_t)(i * 0x1000), RWU);
+    assert_int_equal(mmu_probe(fx->cpu, gva(VA + 8), 4, ACC_WRITE, &hva), X86_OK);
+    assert_int_equal(mmu_probe(fx->cpu, gva(VA + 8), 4, ACC_READ | ACC_USER, &hva), X86_OK);
+    assert_non_null(hva.p);
+    mmu_watch_pages(fx->cpu, (const uint32_t[]){ page, page }, 2);
+    assert_int_equal(mmu_audit(fx->m), 0);
+    fx_clear_events(fx);
+    for (unsigned user = 0; user <= ACC_USER; user += ACC_USER) {
+        assert_int_equal(mmu_probe(fx->cpu, gva(VA + 8), 4, ACC_READ | user, &hva), X86_OK);
+        assert_null(hva.p); /* bounced, so that the access itself is seen */
+        assert_int_equal(fx->nevents, 0);
+        assert_int_equal(mmu_read(fx->cpu, gva(VA + 8), &buf, 4, user), X86_OK);
+        expect_watched(fx, VA + 8, 4, false);
+        assert_int_equal(mmu_write(fx->cpu, gva(VA + 0xffc), &buf, 8, user), X86_OK); /* into it and out of it */
+        expect_watched(fx, VA + 0xffc, 8, true);
+        assert_int_equal(mmu_write(fx->cpu, gva(VA - 1), &buf, 2, user), X86_OK);
+        expect_watched(fx, VA - 1, 2, true);
+        assert_int_equal(mmu_read(fx->cpu, gva(VA - 4), &buf, 4, user), X86_OK);
+        assert_int_equal(mmu_read(fx->cpu, gva(VA + 0x1000), &buf, 4, user), X86_OK);
+        assert_int_equal(fx->nevents, 0);
+    }
+    assert_int_equal(mmu_audit(fx->m), 0);
+    mmu_watch_pages(fx->cpu, NULL, 0);
+    assert_int_equal(mmu_probe(fx->cpu, gva(VA + 8), 4, ACC_WRITE, &hva), X86_OK);
+    assert_ptr_equal(hva.p, fx->ram + 0x234008);
+    assert_int_equal(mmu_write(fx->cpu, gva(VA + 8), &buf, 4, 0), X86_OK);
+    assert_int_equal(fx->nevents, 0);
+}
+
+static void access_that_faults_is_not_reported(void **state)
+{
+    struct fixture *fx = *state;
+    uint32_t value = 0;
+
+    fx_paging(fx, 0);
+    fx_map(fx, VA, 0x234000, RWU);
+    mmu_watch_pages(fx->cpu, (const uint32_t[]){ VA >> GUEST_PAGE_SHIFT }, 1);
+    fx_clear_events(fx);
+    assert_int_equal(mmu_write(fx->cpu, gva(VA + 0xffe), &value, 4, 0), X86_FAULT);
+    for (unsigned i = 0; i < fx->nevents; i++)
+        assert_int_not_equal(fx->event[i].kind, EV_WATCHED);
+}
+
 /* ---- devices ----------------------------------------------------------------------- */
 
 struct mmio_case {
@@ -195,6 +259,8 @@ int main(void)
         TEST(crossing_access_is_bounced_and_both_pages_are_checked),
         TEST(fault_on_the_second_page_names_it_and_writes_nothing),
         TEST(crossing_wraps_at_4_gib),
+        TEST(watched_page_has_no_slot_and_reports_each_access),
+        TEST(access_that_faults_is_not_reported),
         TEST(device_accesses_are_split_and_aligned),
         TEST(access_from_ram_into_a_device_is_two_pieces),
         TEST(unassigned_memory_reads_all_ones),

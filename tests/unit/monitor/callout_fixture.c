@@ -1,6 +1,7 @@
 /* The fixture of the callout tests; see callout_fixture.h. */
 #include "callout_fixture.h"
 
+#include "monitor/debug.h"
 #include "platform/platform.h"
 
 static void record(struct fixture *fx, enum event_kind kind, uint64_t addr, uint32_t size, uint32_t value)
@@ -70,6 +71,11 @@ static void traced_write(void *ctx, gpa_t pa, uint32_t len)
     record(ctx, EV_TRACED, pa.v, len, 0);
 }
 
+static void watched_access(void *ctx, gva_t va, uint32_t size, bool is_write)
+{
+    debug_data_access(((struct fixture *)ctx)->cpu, va, size, is_write);
+}
+
 static void drop_all(void *ctx, enum mmu_view_id view, bool keep_global)
 {
     (void)ctx, (void)view, (void)keep_global;
@@ -107,7 +113,8 @@ int fx_setup(void **state)
     vcpu_reset(cpu);
     struct mmu_config config = { .ram = fx->ram,
                                  .ram_bytes = RAM_BYTES,
-                                 .ops = { fx, dev_read, dev_write, traced_write, drop_all, drop_range } };
+                                 .ops = { fx, dev_read, dev_write, traced_write, watched_access, drop_all,
+                                          drop_range } };
 
     if (!mmu_new(cpu, &config))
         return -1;

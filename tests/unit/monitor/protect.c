@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 
+#include "monitor/debug.h"
 #include "platform/platform.h"
 
 #define DIRECTORY_PA 0x100000u
@@ -165,6 +166,10 @@ static void no_trace(void *ctx, gpa_t pa, uint32_t len)
     (void)len;
 }
 
+static void on_watched(void *ctx, gva_t va, uint32_t size, bool is_write)
+{
+    debug_data_access(((struct protect *)ctx)->cpu, va, size, is_write);
+}
 static void no_drop_all(void *ctx, enum mmu_view_id view, bool keep_global)
 {
     (void)ctx;
@@ -186,7 +191,7 @@ static void start_mmu(struct protect *pt)
         mmu_new(pt->cpu, &(struct mmu_config){
                              .ram = pt->ram,
                              .ram_bytes = RAM_BYTES,
-                             .ops = { pt, no_read, no_write, no_trace, no_drop_all, no_drop_range },
+                             .ops = { pt, no_read, no_write, no_trace, on_watched, no_drop_all, no_drop_range },
                          });
 }
 

@@ -3,6 +3,8 @@
  */
 #include "protect.h"
 
+#include "monitor/debug.h"
+
 #define SOFT_VECTOR 0x40
 #define IRQ_VECTOR  0x30
 #define HANDLER     0x12345678u
@@ -374,11 +376,26 @@ static void debug_trap_pushes_no_rf(void **state)
     struct protect *pt = *state;
 
     pt_idt(pt, EXC_DB, SYS_INT32, 0, CODE0, HANDLER);
-    pt->cpu->dr[7] |= 0x2000;
-    vcpu_raise(pt->cpu, EXC_DB);
+    pt->cpu->dr[7] |= DR7_GD;
+    pt->cpu->dr[6] |= DR6_BD | 1;
+    debug_raise(pt->cpu, DR6_BS | 4);
     assert_int_equal(exception_deliver(&pt->vm), X86_OK);
     assert_int_equal(pt_get32(pt, pt->cpu->gpr[ESP] + 8), EFL_ONE);
-    assert_false(pt->cpu->dr[7] & 0x2000);
+    assert_false(pt->cpu->dr[7] & DR7_GD);
+    assert_int_equal(pt->cpu->dr[6], DR6_ONES | DR6_BD | DR6_BS | 4); /* B0..B3 are those of this one */
+}
+
+static void general_detect_is_a_fault(void **state)
+{
+    struct protect *pt = *state;
+
+    pt_idt(pt, EXC_DB, SYS_INT32, 0, CODE0, HANDLER);
+    pt->cpu->dr[7] |= DR7_GD;
+    debug_raise(pt->cpu, DR6_BD);
+    assert_int_equal(exception_deliver(&pt->vm), X86_OK);
+    assert_int_equal(pt_get32(pt, pt->cpu->gpr[ESP] + 8), EFL_ONE | EFL_RF);
+    assert_int_equal(pt->cpu->dr[6], DR6_ONES | DR6_BD);
+    assert_int_equal(pt->cpu->dr[7], DR7_ONES);
 }
 
 struct pair_case {
@@ -486,6 +503,7 @@ int main(void)
         PT_TEST(real_mode_exceptions_have_no_error_code),
         PT_TEST(page_fault_pushes_its_code_and_sets_cr2),
         PT_TEST(debug_trap_pushes_no_rf),
+        PT_TEST(general_detect_is_a_fault),
         PT_TEST(second_faults_are_classified),
         PT_TEST(page_fault_while_delivering),
         PT_TEST(double_fault_through_a_task_gate),

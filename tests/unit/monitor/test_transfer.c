@@ -301,7 +301,7 @@ static void iret_to_user_mode(void **state)
     assert_int_equal(iret(pt), EXIT_DISPATCH);
     expect_at(pt, CODE3 | 3, 0x44444, 3);
     assert_int_equal(pt->cpu->gpr[ESP], STACK3 - 64);
-    assert_int_equal(vcpu_eflags_get(pt->cpu), USER_EFLAGS | EFL_IOPL | EFL_ID);
+    assert_int_equal(vcpu_eflags_get(pt->cpu), USER_EFLAGS | EFL_IOPL | EFL_RF | EFL_ID);
     assert_int_equal(pt->cpu->segs[SEG_DS].sel, 0);
     assert_int_equal(pt->cpu->segs[SEG_GS].sel, DATA3 | 3);
     assert_int_equal(pt->cpu->segs[SEG_FS].sel, CONFORM0); /* conforming code may stay */
@@ -586,10 +586,10 @@ static void task_with_t_bit_traps(void **state)
     struct protect *pt = *state;
 
     pt_put16(pt, TSS_B_VA + 0x64, 1);
-    assert_int_equal(jmp(pt, TSS_B, 0), EXIT_FAULT);
-    pt_expect_fault_plain(pt, EXC_DB);
+    pt->cpu->debug_hits = DR6_BS; /* of the jump, if the old task is single-stepped: goes with it */
+    assert_int_equal(jmp(pt, TSS_B, 0), EXIT_DISPATCH);
     expect_task_b(pt);
-    assert_true(pt->cpu->dr[6] & 0x8000);
+    assert_int_equal(pt->cpu->debug_hits, DR6_BT);
 }
 
 static void task_in_virtual_8086_mode(void **state)
