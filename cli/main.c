@@ -16,6 +16,7 @@
 #include "cli/code_log.h"
 #include "cli/core.h"
 #include "cli/explain.h"
+#include "cli/firmware.h"
 #include "cli/hash_log.h"
 #include "cli/hmp.h"
 #include "cli/load.h"
@@ -34,7 +35,8 @@ struct session {
     struct cpu_model model;
     struct boot_files files;
     uint8_t *ram;
-    struct chardev serial[HOSTED_SERIAL_MAX];
+    struct firmware firmware;
+    struct chardev serial[HOSTED_SERIAL_MAX], debugcon;
     struct hosted_chardev *monitor_dev; /* NULL: there is no monitor */
     struct hmp *hmp;
     bool is_paused; /* across resets */
@@ -89,13 +91,17 @@ static int list_something(enum options_action action)
         list_log_channels();
         break;
     case ACTION_MACHINE_HELP:
-        puts("Machines:\n  pc           ISA PC with ACPI power-off (default)");
+        puts("Machines:\n  pc           PC: i440FX, PIIX3, ACPI (default)");
         break;
     case ACTION_ACCEL_HELP:
         puts("Accelerators:\n  bt           binary translation (default)");
         break;
     case ACTION_DEVICE_HELP:
         puts("Devices:\n  isa-debug-exit,iobase=PORT,iosize=1|2|4");
+        break;
+    case ACTION_DIRS_HELP:
+        for (unsigned i = 0; firmware_dirs[i]; i++)
+            puts(firmware_dirs[i]);
         break;
     }
     return fflush(stdout) == 0 && !ferror(stdout) ? STATUS_OK : STATUS_RUNTIME;
@@ -118,6 +124,9 @@ static void on_input(void *ctx, unsigned port)
     if (port == HOSTED_CHARDEV_MONITOR)
         while ((len = hosted_chardev_read(s->monitor_dev, data, sizeof data)) > 0)
             hmp_input(s->hmp, data, len);
+    else if (port == HOSTED_CHARDEV_DEBUGCON)
+        while (hosted_chardev_read(s->debugcon.ctx, data, sizeof data) > 0)
+            ;
     else if (s->vm)
         machine_serial_input(s->vm->machine, port);
 }
@@ -162,17 +171,21 @@ static struct hosted_chardev *open_chardev(const struct serial_option *so, unsig
     return hosted_chardev_null(port);
 }
 
-static bool open_serial_ports(struct session *s)
+/* An option that says none leaves the chardev without functions: then there is no port. */
+static bool open_port(struct chardev *c, const struct serial_option *so, unsigned port)
 {
-    for (unsigned i = 0; i < s->options.serial_count; i++) {
-        if (s->options.serial[i].kind == SERIAL_NONE)
-            continue;
-        struct hosted_chardev *d = open_chardev(&s->options.serial[i], i);
-        if (!d)
+    if (so->kind == SERIAL_NONE)
+        return true;
+    *c = (struct chardev){ .ops = &chardev_ops, .ctx = open_chardev(so, port) };
+    return c->ctx;
+}
+
+static bool open_ports(struct session *s)
+{
+    for (unsigned i = 0; i < s->options.serial_count; i++)
+        if (!open_port(&s->serial[i], &s->options.serial[i], i))
             return false;
-        s->serial[i] = (struct chardev){ .ops = &chardev_ops, .ctx = d };
-    }
-    return true;
+    return open_port(&s->debugcon, &s->options.debugcon, HOSTED_CHARDEV_DEBUGCON);
 }
 
 static bool open_monitor(struct session *s)
@@ -236,6 +249,8 @@ static struct vm_config make_config(const struct session *s)
             .rtc_epoch = rtc_epoch(o),
             .debug_exit_port = o->debug_exit_port,
             .debug_exit_size = o->debug_exit_size,
+            .debugcon = s->debugcon,
+            .debugcon_port = o->debugcon_port,
         },
         .no_reboot = o->no_reboot,
         .start_paused = s->is_paused,
@@ -251,6 +266,7 @@ static struct vm_config make_config(const struct session *s)
 
     hosted_features(&c.host, o->baseline);
     memcpy(c.machine.serial, s->serial, sizeof c.machine.serial);
+    firmware_configure(&s->firmware, &c.machine);
     return c;
 }
 
@@ -282,7 +298,7 @@ static bool machine_up(struct session *s, char error[LOAD_ERROR_BYTES])
     struct boot_entry entry;
     struct vm_config config = make_config(s);
 
-    if (!boot_files_place(&s->files, &s->options, s->ram, &entry, error))
+    if (s->options.kernel && !boot_files_place(&s->files, &s->options, s->ram, &entry, error))
         return false;
     s->vm = vm_new(&config);
     if (!s->vm) {
@@ -293,7 +309,8 @@ static bool machine_up(struct session *s, char error[LOAD_ERROR_BYTES])
     hosted_attach(s->vm->cpu, bt_signal_stub(s->vm->cpu->bt));
     if (s->hmp)
         hmp_attach(s->hmp, s->vm);
-    boot_enter(s->vm->cpu, &entry);
+    if (s->options.kernel) /* firmware starts where reset leaves the processor */
+        boot_enter(s->vm->cpu, &entry);
     return true;
 }
 
@@ -369,7 +386,8 @@ static int run(struct session *s)
         machine_down(s);
         if (!is_reset(s, &exit_info))
             return status_of(&exit_info);
-        hosted_ram_clear();
+        if (s->options.kernel) /* firmware finds what a reset leaves */
+            hosted_ram_clear();
     }
 }
 
@@ -444,8 +462,12 @@ static int start(struct session *s)
     if (hosted_init() < 0)
         return complain(STATUS_RUNTIME, hosted_error());
     s->started_ns = platform_clock_ns();
-    if (!boot_files_open(&s->files, &s->options, error))
+    if (s->options.kernel && !boot_files_open(&s->files, &s->options, error))
         return complain(STATUS_RUNTIME, error);
+    if (!firmware_open(&s->firmware, &s->options, error))
+        return complain(STATUS_RUNTIME, error);
+    if (s->firmware.rom && !s->options.no_vga && !s->firmware.vga.bytes)
+        fputs("ringdown: warning: no VGA firmware found (vgabios-isavga.bin): see -L\n", stderr);
     if (s->options.log_file && hosted_log_open(s->options.log_file) < 0)
         return complain(STATUS_RUNTIME, hosted_error());
     if (!open_code_log(s, error))
@@ -458,7 +480,7 @@ static int start(struct session *s)
     hosted_set_events(
         &(struct hosted_events){ .ctx = s, .input = on_input, .opened = on_opened, .stop = on_stop });
     s->is_paused = s->options.start_paused;
-    if (!open_serial_ports(s) || !open_monitor(s)) {
+    if (!open_ports(s) || !open_monitor(s)) {
         hosted_chardev_close_all();
         return complain(STATUS_RUNTIME, hosted_error());
     }

@@ -191,6 +191,26 @@ static bool opt_append(struct options *o, const char *value)
     return true;
 }
 
+static bool opt_bios(struct options *o, const char *value)
+{
+    if (!*value)
+        return fail(o, "-bios needs the name of a ROM image");
+    o->bios = value;
+    return true;
+}
+
+static bool opt_data_dir(struct options *o, const char *value)
+{
+    if (!strcmp(value, "help")) {
+        o->action = ACTION_DIRS_HELP;
+        return true;
+    }
+    if (o->data_dir_count == OPTIONS_DIRS_MAX)
+        return fail(o, "-L '" SHOWN "': only %u directories can be named", value, OPTIONS_DIRS_MAX);
+    o->data_dir[o->data_dir_count++] = value;
+    return true;
+}
+
 static bool opt_memory(struct options *o, const char *value)
 {
     const char *size = value;
@@ -303,7 +323,8 @@ static bool opt_display(struct options *o, const char *value)
 
 static bool opt_vga(struct options *o, const char *value)
 {
-    if (!strcmp(value, "std") || !strcmp(value, "none"))
+    o->no_vga = !strcmp(value, "none");
+    if (!strcmp(value, "std") || o->no_vga)
         return true;
     return fail(o, "-vga '" SHOWN "': use std or none", value);
 }
@@ -352,11 +373,8 @@ static bool parse_unix(struct options *o, const char *option, struct serial_opti
     return rc == 0;
 }
 
-static bool opt_serial(struct options *o, const char *value)
+static bool parse_chardev(struct options *o, const char *option, struct serial_option *s, const char *value)
 {
-    if (o->serial_count == OPTIONS_SERIAL_MAX)
-        return fail(o, "-serial '" SHOWN "': there are only %u serial ports", value, OPTIONS_SERIAL_MAX);
-    struct serial_option *s = &o->serial[o->serial_count++];
     *s = (struct serial_option){ 0 };
     if (!strcmp(value, "none")) {
         s->kind = SERIAL_NONE;
@@ -374,12 +392,12 @@ static bool opt_serial(struct options *o, const char *value)
         s->path = value + 5;
     } else if (!strncmp(value, "unix:", 5) && value[5]) {
         s->kind = SERIAL_UNIX;
-        return parse_unix(o, "-serial", s, value + 5);
+        return parse_unix(o, option, s, value + 5);
     } else {
         return fail(o,
-                    "-serial '" SHOWN "': use stdio, mon:stdio, none, null, file:PATH, pty or "
+                    "%s '" SHOWN "': use stdio, mon:stdio, none, null, file:PATH, pty or "
                     "unix:PATH[,server=on][,wait=off]",
-                    value);
+                    option, value);
     }
     return true;
 }
@@ -402,6 +420,32 @@ static bool opt_monitor(struct options *o, const char *value)
         return fail(o, "-monitor '" SHOWN "': use stdio, none, pty or unix:PATH[,server=on][,wait=off]",
                     value);
     return s->kind != SERIAL_UNIX || parse_unix(o, "-monitor", s, value + 5);
+}
+
+static bool opt_serial(struct options *o, const char *value)
+{
+    if (o->serial_count == OPTIONS_SERIAL_MAX)
+        return fail(o, "-serial '" SHOWN "': there are only %u serial ports", value, OPTIONS_SERIAL_MAX);
+    return parse_chardev(o, "-serial", &o->serial[o->serial_count++], value);
+}
+
+static bool opt_debugcon(struct options *o, const char *value)
+{
+    return parse_chardev(o, "-debugcon", &o->debugcon, value);
+}
+
+/* QEMU's way to set a property of a device that another option makes; one of ours has any. */
+static bool opt_global(struct options *o, const char *value)
+{
+    static const char name[] = "isa-debugcon.iobase=";
+    uint64_t port;
+
+    if (strncmp(value, name, sizeof name - 1))
+        return fail(o, "-global '" SHOWN "' is not supported: there is isa-debugcon.iobase=PORT", value);
+    if (!parse_number(value + sizeof name - 1, 0xffff, &port))
+        return fail(o, "-global '" SHOWN "': use a port number, 0 to 0xffff", value);
+    o->debugcon_port = (uint16_t)port;
+    return true;
 }
 
 static bool opt_log_items(struct options *o, const char *value)
@@ -745,6 +789,10 @@ static const struct option {
     { "nographic", false, opt_nographic },
     { "display",   true,  opt_display },
     { "vga",       true,  opt_vga },
+    { "bios",      true,  opt_bios },
+    { "L",         true,  opt_data_dir },
+    { "debugcon",  true,  opt_debugcon },
+    { "global",    true,  opt_global },
     { "no-reboot", false, opt_no_reboot },
     { "d",         true,  opt_log_items },
     { "D",         true,  opt_log_file },
@@ -764,13 +812,13 @@ static const struct option {
     { "h",         false, opt_help },
     /* What QEMU has and we do not */
     { "s", false, NULL }, { "action", true, NULL }, { "audio", true, NULL },
-    { "bios", true, NULL }, { "blockdev", true, NULL }, { "boot", true, NULL }, { "cdrom", true, NULL },
-    { "chardev", true, NULL }, { "daemonize", false, NULL }, { "debugcon", true, NULL },
+    { "blockdev", true, NULL }, { "boot", true, NULL }, { "cdrom", true, NULL },
+    { "chardev", true, NULL }, { "daemonize", false, NULL },
     { "drive", true, NULL }, { "dtb", true, NULL }, { "enable-kvm", false, NULL }, { "fda", true, NULL },
     { "fdb", true, NULL }, { "fsdev", true, NULL }, { "full-screen", false, NULL },
-    { "fw_cfg", true, NULL }, { "g", true, NULL }, { "gdb", true, NULL }, { "global", true, NULL },
+    { "fw_cfg", true, NULL }, { "g", true, NULL }, { "gdb", true, NULL }, 
     { "hda", true, NULL }, { "hdb", true, NULL }, { "hdc", true, NULL }, { "hdd", true, NULL },
-    { "icount", true, NULL }, { "incoming", true, NULL }, { "k", true, NULL }, { "L", true, NULL },
+    { "icount", true, NULL }, { "incoming", true, NULL }, { "k", true, NULL }, 
     { "loadvm", true, NULL }, { "mem-path", true, NULL }, { "mem-prealloc", false, NULL },
     { "mon", true, NULL }, { "msg", true, NULL }, { "mtdblock", true, NULL }, { "netdev", true, NULL },
     { "no-acpi", false, NULL }, { "no-fd-bootchk", false, NULL }, { "no-hpet", false, NULL },
@@ -789,11 +837,14 @@ static const struct option {
 
 const char options_help[] =
     "usage: ringdown -kernel FILE [options]\n"
+    "       ringdown -bios FILE [options]\n"
     "       ringdown explain HEX|FILE [--mode 16|32] [--cpl 0|3]\n"
     "\n"
     "  -kernel FILE         Linux kernel (bzImage, 32-bit), multiboot kernel or ELF32 file\n"
     "  -initrd FILE         initial RAM disk; modules of a multiboot kernel: \"FILE ARGS,FILE ARGS\"\n"
     "  -append TEXT         kernel command line\n"
+    "  -bios FILE           firmware image of 64K to 512K, run from the reset vector\n"
+    "  -L DIR               where firmware is looked for by its bare name; -L help lists more\n"
     "  -m SIZE              guest memory: MiB, or with K, M, G (default 128M)\n"
     "  -cpu MODEL[,+F][,-F] processor model, features added or taken away; -cpu help lists both\n"
     "  -nographic           serial port 0 and the monitor on this terminal; Ctrl-a c changes\n"
@@ -803,6 +854,9 @@ const char options_help[] =
     "  -monitor DEV         a command line to look at the guest and to steer it: stdio, none,\n"
     "                       pty, unix:PATH[,server=on][,wait=off]; its command help lists more\n"
     "  -S                   do not start the guest: the monitor's cont does\n"
+    "  -debugcon DEV        text that firmware writes to a port: DEV as for -serial\n"
+    "  -global isa-debugcon.iobase=PORT\n"
+    "                       the port (default 0xe9; SeaBIOS uses 0x402)\n"
     "  -display none        no display\n"
     "  -no-reboot           a reset ends the program\n"
     "  -rtc base=...        utc, localtime or a date such as 2006-06-17T16:01:21\n"
@@ -818,7 +872,8 @@ const char options_help[] =
     "                       clock=host|insn  stats=FILE  perf-map=on|off  coherency=trace\n"
     "                       core=FILE  hash-log=FILE  hash-every=1000000  hash-from=0  hash-to=N\n"
     "                       hash-regs=on|off  hash-mem=on|off\n"
-    "  -machine pc, -smp 1, -name TEXT, -vga std|none, -nodefaults are accepted\n"
+    "  -vga std|none        with -bios: its VGA firmware, or none\n"
+    "  -machine pc, -smp 1, -name TEXT, -nodefaults are accepted\n"
     "  -version, -help\n"
     "\n"
     "Exit status: 0 the guest powered off or you left; 1 failure at run time; 2 usage;\n"
@@ -842,6 +897,7 @@ static void set_defaults(struct options *o)
     o->tu_insns = 16;
     o->hash_every = 1000000;
     o->hash_to = UINT64_MAX;
+    o->debugcon_port = 0xe9;
     o->display_by_default = true;
 }
 
@@ -877,12 +933,15 @@ static bool finish(struct options *o)
     stdio += o->monitor.kind == SERIAL_STDIO && !o->monitor.mux;
     if (o->hash_file && !o->clock_insn)
         return fail(o, "-accel bt: hash-log needs clock=insn, which counts instructions");
+    stdio += o->debugcon.kind == SERIAL_STDIO;
     if (stdio > 1)
-        return fail(o, "stdio may be given once only, to a serial port or to the monitor");
+        return fail(o, "stdio may be given once only, to a serial port, the monitor or the debug console");
+    if (o->kernel && o->bios)
+        return fail(o, "-kernel is loaded without firmware: leave -bios out, or -kernel to run the firmware");
     if (!o->kernel && (o->initrd || o->append))
         return fail(o, "%s needs -kernel FILE", o->initrd ? "-initrd" : "-append");
-    if (!o->kernel)
-        return fail(o, "no kernel: use -kernel FILE (and see -help)");
+    if (!o->kernel && !o->bios)
+        return fail(o, "nothing to run: use -kernel FILE or -bios FILE (and see -help)");
     return true;
 }
 

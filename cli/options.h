@@ -11,6 +11,7 @@
 
 #define OPTIONS_SERIAL_MAX 4u
 #define OPTIONS_CPU_FLAGS_MAX 32u
+#define OPTIONS_DIRS_MAX   8u
 #define OPTIONS_RAM_MIN    (2ull << 20)
 #define OPTIONS_RAM_MAX    (3072ull << 20)
 
@@ -23,6 +24,7 @@ enum options_action {
     ACTION_MACHINE_HELP,
     ACTION_ACCEL_HELP,
     ACTION_DEVICE_HELP,
+    ACTION_DIRS_HELP,
 };
 
 enum serial_kind { SERIAL_NONE, SERIAL_NULL, SERIAL_STDIO, SERIAL_FILE, SERIAL_PTY, SERIAL_UNIX };
@@ -40,6 +42,10 @@ enum accel_mem { ACCEL_MEM_CHECKED, ACCEL_MEM_WINDOW, ACCEL_MEM_ADAPTIVE };
 struct options {
     enum options_action action;
     const char *kernel, *initrd, *append; /* NULL: not given                     */
+    const char *bios;                     /* firmware image; NULL: none          */
+    const char *data_dir[OPTIONS_DIRS_MAX]; /* -L: where firmware is looked for  */
+    unsigned data_dir_count;
+    bool no_vga; /* firmware gets no VGA ROM            */
     uint64_t ram_bytes;
     const char *cpu; /* model name; NULL: the default       */
     struct cpu_flag {
@@ -51,6 +57,8 @@ struct options {
     unsigned serial_count;
     struct serial_option monitor; /* SERIAL_NONE: none. SERIAL_STDIO with mux: shared with a serial port */
     bool monitor_given;
+    struct serial_option debugcon; /* SERIAL_NONE: none                   */
+    uint16_t debugcon_port;
     bool nographic, no_reboot, sandbox, start_paused;
     bool display_by_default; /* nothing said where the console goes */
     uint32_t log_mask;

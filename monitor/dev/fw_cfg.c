@@ -257,10 +257,14 @@ static const struct io_ops dma_ops = {
 
 static bool add_files(struct fw_cfg *f, const struct machine_config *c)
 {
+    static const uint8_t wait[4] = { 0xff, 0xff, 0xff, 0xff }; /* -1: no reset when nothing boots */
+
     put64(f->ram_bytes, c->ram_bytes);
     put64(f->e820 + 8, c->ram_bytes);
     f->e820[16] = E820_RAM;
     if (!fw_cfg_add_file(f, "etc/e820", f->e820, sizeof f->e820))
+        return false;
+    if (!fw_cfg_add_file(f, "etc/boot-fail-wait", wait, sizeof wait))
         return false;
     for (unsigned i = 0; i < c->fw_file_count && i < MACHINE_FW_FILES; i++)
         if (!fw_cfg_add_file(f, c->fw_file[i].name, c->fw_file[i].data, c->fw_file[i].bytes))

@@ -60,10 +60,11 @@ void hosted_set_events(const struct hosted_events *events);
 
 /* ---- character devices --------------------------------------------------------- */
 
-/** Ports 0 to 3 are the guest's serial ports, 4 is the monitor. */
-#define HOSTED_SERIAL_MAX      4u
-#define HOSTED_CHARDEV_MONITOR 4u
-#define HOSTED_CHARDEV_MAX     5u
+/** Ports 0 to 3 are the guest's serial ports, 4 is the monitor, 5 the guest's debug console. */
+#define HOSTED_SERIAL_MAX       4u
+#define HOSTED_CHARDEV_MONITOR  4u
+#define HOSTED_CHARDEV_DEBUGCON 5u
+#define HOSTED_CHARDEV_MAX      6u
 
 struct hosted_chardev;
 

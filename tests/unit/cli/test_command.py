@@ -101,19 +101,63 @@ class Command(unittest.TestCase):
     # ---- words -------------------------------------------------------------------------------
     def test_help_and_version_go_to_stdout(self):
         for arg in ('-help', '--help', '-h', '-version', '-cpu help', '-d help', '-M help', '-accel help',
-                    '-device help', 'explain --help'):
+                    '-device help', '-L help', 'explain --help'):
             r = self.run_it(*arg.split())
             self.assertEqual((r.returncode, r.stderr), (0, b''), arg)
             self.assertTrue(r.stdout, arg)
 
     def test_usage_errors_are_one_line_and_status_2(self):
-        self.fails(2, 'no kernel', args=[])
+        self.fails(2, 'nothing to run', args=[])
         self.fails(2, "'-hda'", args=['-hda', 'x'])
         self.fails(2, "'nosuch'", '-cpu help', args=['-kernel', 'k', '-cpu', 'nosuch'])
         self.fails(2, "'+avx'", 'not supported', args=['-kernel', 'k', '-cpu', 'max,+avx'])
         self.fails(2, "'+sse2'", 'needs', args=['-kernel', 'k', '-cpu', 'pentium2,+sse2'])
         self.fails(2, "'-nosuch'", '-cpu help', args=['-kernel', 'k', '-cpu', 'qemu32,-nosuch'])
         self.fails(2, "'12'", '-smp 1', args=['-kernel', 'k', '-smp', '12'])
+
+    # ---- firmware ----------------------------------------------------------------------------
+    def rom(self, kib, name='rom'):
+        """Starts at the reset vector, goes to the low mirror and ends there with twice the byte at F000:1000, which it
+        tries to change in between."""
+        image = bytearray(kib << 10)
+        code = (b'\x2e\xa0\0\x10'                 # mov al, cs:[0x1000]
+                b'\x2e\xc6\x06\0\x10\x07'         # mov byte cs:[0x1000], 7: ROM
+                b'\x2e\x02\x06\0\x10'             # add al, cs:[0x1000]
+                b'\xe6\xf4\xf4')                  # out 0xf4, al; hlt
+        image[-0x10000:-0x10000 + len(code)] = code
+        image[-0xf000] = 2
+        image[-16:-11] = b'\xea\0\0\0\xf0'
+        return self.file(name, bytes(image))
+
+    def test_firmware_runs_from_the_reset_vector(self):
+        for kib in (64, 128, 192, 256, 512):
+            r = self.run_it('-bios', self.rom(kib), '-vga', 'none', '-m', '16M', '-display', 'none', *DEBUG_EXIT)
+            self.assertEqual((r.returncode, r.stderr), (4 << 1 | 1, b''), kib)
+
+    def test_firmware_is_found_by_its_bare_name(self):
+        self.rom(64, 'there.bin')
+        r = self.run_it('-L', '/nonexistent', '-L', self.dir.name, '-bios', 'there.bin', '-vga', 'none', '-display',
+                        'none', *DEBUG_EXIT)
+        self.assertEqual(r.returncode, 9)
+        self.fails(1, "'nowhere.bin'", 'No such file', args=['-L', self.dir.name, '-bios', 'nowhere.bin'])
+
+    def test_files_that_are_no_roms_are_named(self):
+        for size in (0, 1, 65535, 65537, 576 << 10):
+            self.fails(1, "r'", f'{size} bytes', '64 KiB', args=['-bios', self.file('r', bytes(size))])
+        self.fails(1, 'directory', args=['-bios', self.dir.name])
+        os.chmod(self.file('secret', bytes(65536)), 0)
+        if os.geteuid():
+            self.fails(1, 'Permission denied', args=['-bios', os.path.join(self.dir.name, 'secret')])
+
+    def test_the_debug_console_has_its_port(self):
+        code = b'\xe4\xe9\xe6\xe9\xba\x02\x04\xec\xb0\x41\xee\xb0\x01\xe6\xf4'  # E9h echoed; 'A' to 402h
+        image = bytes(0x8000) + code.ljust(0x7ff0, b'\0') + b'\xea\0\x80\0\xf0'.ljust(16, b'\0')
+        out = os.path.join(self.dir.name, 'out')
+        common = ['-bios', self.file('rom', image), '-vga', 'none', '-display', 'none', '-debugcon', 'file:' + out]
+        self.assertEqual(self.run_it(*common, *DEBUG_EXIT).returncode, 3)
+        self.assertEqual(open(out, 'rb').read(), b'\xe9')
+        self.assertEqual(self.run_it(*common, *DEBUG_EXIT, '-global', 'isa-debugcon.iobase=0x402').returncode, 3)
+        self.assertEqual(open(out, 'rb').read(), b'A')
 
     # ---- files -------------------------------------------------------------------------------
     def test_files_that_are_no_kernels_are_named(self):

@@ -14,7 +14,7 @@
 #include "base/log.h"
 #include "cli/options.h"
 
-#define MAX_ARGS 16
+#define MAX_ARGS 24
 
 /* Split at blanks; "ringdown" comes first. The copy lives as long as the static buffer. */
 static int split(const char *line, const char *argv[MAX_ARGS])
@@ -250,7 +250,14 @@ static void errors_name_the_offender_and_what_would_do(void **state)
     static const struct {
         const char *line, *offender, *advice;
     } cases[] = {
-        { "", "no kernel", "-kernel" },
+        { "", "nothing to run", "-bios" },
+        { "-bios b -kernel k", "-kernel", "-bios" },
+        { "-bios b -initrd i", "-initrd", "-kernel" },
+        { "-bios b -L 1 -L 2 -L 3 -L 4 -L 5 -L 6 -L 7 -L 8 -L 9", "'9'", "8" },
+        { "-bios b -debugcon vc", "-debugcon 'vc'", "file:PATH" },
+        { "-bios b -nographic -debugcon stdio", "stdio", "once" },
+        { "-bios b -global isa-debugcon.iobase=0x10000", "0x10000", "0xffff" },
+        { "-bios b -global kvmclock.x=1", "kvmclock.x", "isa-debugcon.iobase" },
         { "-initrd x", "-initrd", "-kernel" },
         { "-append x", "-append", "-kernel" },
         { "-kernel", "'-kernel'", "value" },
