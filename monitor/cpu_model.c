@@ -1,8 +1,8 @@
 /*
  * CPU models: what CPUID shows, and with it which instructions and registers exist.
  *
- * A model shows only what works here: no local APIC, no MTRRs, no machine check and
- * no VME, whatever the processor of that name had. The default, "max", is an AMD
+ * A model shows only what works here: no local APIC, no MTRRs and no machine
+ * check, whatever the processor of that name had. The default, "max", is an AMD
  * processor of family 15, because operating systems that know about Meltdown leave
  * page-table isolation off on it (on the Intel models each system call would cost
  * two CR3 loads); model 4 stepping 10 is one for which they expect fast string
@@ -14,7 +14,7 @@
 #include "monitor/system_internal.h"
 
 #define PENTIUM_EDX                                                                                          \
-    (CPUID_FPU | CPUID_DE | CPUID_PSE | CPUID_TSC | CPUID_MSR | CPUID_CX8 | CPUID_MMX)
+    (CPUID_FPU | CPUID_VME | CPUID_DE | CPUID_PSE | CPUID_TSC | CPUID_MSR | CPUID_CX8 | CPUID_MMX)
 #define PENTIUM2_EDX                                                                                         \
     (PENTIUM_EDX | CPUID_PAE | CPUID_SEP | CPUID_PGE | CPUID_CMOV | CPUID_PAT | CPUID_FXSR)
 #define PENTIUM3_EDX (PENTIUM2_EDX | CPUID_SSE)
@@ -22,8 +22,8 @@
 #define PENTIUM4_EDX (QEMU32_EDX | CPUID_CLFSH)
 /* What leaf 80000001 of an AMD processor says again. */
 #define AMD_REPEATED                                                                                         \
-    (CPUID_FPU | CPUID_DE | CPUID_PSE | CPUID_TSC | CPUID_MSR | CPUID_PAE | CPUID_CX8 | CPUID_PGE |          \
-     CPUID_CMOV | CPUID_PAT | CPUID_MMX | CPUID_FXSR)
+    (CPUID_FPU | CPUID_VME | CPUID_DE | CPUID_PSE | CPUID_TSC | CPUID_MSR | CPUID_PAE | CPUID_CX8 |          \
+     CPUID_PGE | CPUID_CMOV | CPUID_PAT | CPUID_MMX | CPUID_FXSR)
 
 /* clang-format off */
 const struct cpu_model cpu_models[] = {
@@ -75,6 +75,7 @@ static const struct feature_name {
     uint32_t bit;
     uint32_t needs; /* of leaf 1 EDX */
 } feature_names[] = {
+    { "vme", REG_EDX1, CPUID_VME, 0 },
     { "de", REG_EDX1, CPUID_DE, 0 },
     { "pse", REG_EDX1, CPUID_PSE, 0 },
     { "tsc", REG_EDX1, CPUID_TSC, 0 },
@@ -98,7 +99,7 @@ static const char *const lacking[] = {
     "acpi",  "apic",     "avx",    "avx2", "bmi1",  "bmi2",  "cx16",  "ds",   "est",  "ht",    "hypervisor",
     "ia64",  "lahf-lm",  "lm",     "mca",  "mce",   "mmxext", "movbe", "mtrr", "monitor", "pbe", "pclmulqdq",
     "pcid",  "pn",       "pni",    "popcnt", "pse36", "rdrand", "rdtscp", "smap", "smep", "ss",  "sse3",
-    "sse4.1", "sse4_1",  "sse4.2", "sse4_2", "ssse3", "svm",  "syscall", "tm",  "vme",  "vmx",   "x2apic",
+    "sse4.1", "sse4_1",  "sse4.2", "sse4_2", "ssse3", "svm",  "syscall", "tm",  "vmx",   "x2apic",
     "xsave", "3dnow",    "3dnowext", "aes", "fma",   "erms",  "kvm",   "pdpe1gb", "tsc-deadline", "invtsc",
 };
 

@@ -341,6 +341,16 @@ static void trap(struct vm *vm)
     deliver(vm);
 }
 
+/* VIF and VIP both set where VIF has a meaning: #GP(0) before the next instruction, for the guest's monitor to
+ * deliver what is pending. Only a transfer to CPL 3 can bring that about, and it comes by here. SDM vol. 3B,
+ * "8086 Emulation", Class 2 - Maskable Hardware Interrupt Handling. */
+static bool has_virtual_interrupt(const struct vcpu *cpu)
+{
+    if ((~cpu->eflags_sys & (EFL_VIF | EFL_VIP)) || cpu->cpl != 3)
+        return false;
+    return cpu->cr4 & (cpu->eflags_sys & EFL_VM ? CR4_VME : CR4_PVI);
+}
+
 static bool stopped(struct vm *vm, struct vm_exit *out)
 {
     out->why = machine_stop_requested(vm->machine, &out->code);
@@ -367,8 +377,19 @@ void vm_run(struct vm *vm, struct vm_exit *out)
             take_interrupt(vm);
             continue;
         }
+<<<<<<< HEAD
         bool is_debugged = cpu->eflags_sys & (EFL_TF | EFL_RF);
         if (handle(vm, is_debugged ? run_debugged(vm) : bt_run(cpu), out) == END)
+=======
+        if (__builtin_expect(has_virtual_interrupt(cpu), 0)) {
+            vcpu_raise_error(cpu, EXC_GP, 0);
+            deliver(vm);
+            continue;
+        }
+        bool is_stepping = cpu->eflags_sys & EFL_TF;
+        enum exit_reason reason = bt_run(cpu);
+        if (handle(vm, reason, out) == END)
+>>>>>>> 9eca255 (guests, monitor: virtual-8086 mode with and without VME, protected-mode virtual interrupts)
             return;
     }
 }

@@ -23,7 +23,7 @@ _start:
  * void guest_enter(struct context *c): load everything from c, IRET to c->cs:c->eip. Comes
  * back when an exception or interrupt that nobody handles arrives; it is then in `caught`.
  */
-        .globl  guest_enter
+        .globl  guest_enter, leave_code
 guest_enter:
         pushl   %ebp
         pushl   %ebx

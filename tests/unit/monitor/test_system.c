@@ -257,7 +257,7 @@ static void cr4_takes_what_the_model_has(void **state)
     struct fixture *fx = *state;
     struct vcpu *cpu = fx->cpu;
 
-    mov_to_cr_faults(fx, 4, CR4_VME);
+    assert_int_equal(mov_to_cr(fx, 4, CR4_VME | CR4_PVI), EXIT_RESUME);
     mov_to_cr_faults(fx, 4, CR4_MCE);
     mov_to_cr_faults(fx, 4, 0x800);
     assert_int_equal(mov_to_cr(fx, 4, CR4_TSD | CR4_DE), EXIT_RESUME);
