@@ -377,19 +377,13 @@ void vm_run(struct vm *vm, struct vm_exit *out)
             take_interrupt(vm);
             continue;
         }
-<<<<<<< HEAD
-        bool is_debugged = cpu->eflags_sys & (EFL_TF | EFL_RF);
-        if (handle(vm, is_debugged ? run_debugged(vm) : bt_run(cpu), out) == END)
-=======
         if (__builtin_expect(has_virtual_interrupt(cpu), 0)) {
             vcpu_raise_error(cpu, EXC_GP, 0);
             deliver(vm);
             continue;
         }
-        bool is_stepping = cpu->eflags_sys & EFL_TF;
-        enum exit_reason reason = bt_run(cpu);
-        if (handle(vm, reason, out) == END)
->>>>>>> 9eca255 (guests, monitor: virtual-8086 mode with and without VME, protected-mode virtual interrupts)
+        bool is_debugged = cpu->eflags_sys & (EFL_TF | EFL_RF);
+        if (handle(vm, is_debugged ? run_debugged(vm) : bt_run(cpu), out) == END)
             return;
     }
 }
