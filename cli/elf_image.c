@@ -113,31 +113,46 @@ static bool take_segment(struct elf_image *out, const Elf32_Phdr *p, const uint8
     }
 }
 
-/* e_entry is virtual; the segment that holds it says where that is physically. */
-static uint32_t physical_entry(uint32_t entry, const Elf32_Phdr *p, size_t count)
+/* libelf's table may lie anywhere in the file: x86 does not mind, the language does. */
+static Elf32_Phdr program_header(const Elf32_Phdr *table, size_t i)
 {
-    for (size_t i = 0; i < count; i++)
-        if (p[i].p_type == PT_LOAD && entry - p[i].p_vaddr < p[i].p_memsz)
-            return entry - p[i].p_vaddr + p[i].p_paddr;
+    Elf32_Phdr p;
+
+    memcpy(&p, (const uint8_t *)table + i * sizeof p, sizeof p);
+    return p;
+}
+
+/* e_entry is virtual; the segment that holds it says where that is physically. */
+static uint32_t physical_entry(uint32_t entry, const Elf32_Phdr *table, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        Elf32_Phdr p = program_header(table, i);
+        if (p.p_type == PT_LOAD && entry - p.p_vaddr < p.p_memsz)
+            return entry - p.p_vaddr + p.p_paddr;
+    }
     return entry;
 }
 
 static bool take_headers(struct elf_image *out, Elf *elf, const uint8_t *file, size_t bytes, char *error)
 {
-    const Elf32_Ehdr *header = elf32_getehdr(elf);
+    const void *raw = elf32_getehdr(elf);
+    Elf32_Ehdr header;
     size_t count = 0;
 
-    if (!header)
+    if (!raw)
         return image_fail(error, "is no ELF file that can be read: %s", elf_errmsg(-1));
-    if (!check_header(header, bytes, error))
+    memcpy(&header, raw, sizeof header);
+    if (!check_header(&header, bytes, error))
         return false;
-    const Elf32_Phdr *p = elf32_getphdr(elf);
-    if (!p || elf_getphdrnum(elf, &count) < 0 || count != header->e_phnum)
+    const Elf32_Phdr *table = elf32_getphdr(elf);
+    if (!table || elf_getphdrnum(elf, &count) < 0 || count != header.e_phnum)
         return image_fail(error, "is an ELF file whose program headers cannot be read: %s", elf_errmsg(-1));
-    for (size_t i = 0; i < count; i++)
-        if (!take_segment(out, &p[i], file, bytes, error))
+    for (size_t i = 0; i < count; i++) {
+        Elf32_Phdr p = program_header(table, i);
+        if (!take_segment(out, &p, file, bytes, error))
             return false;
-    out->image.entry = physical_entry(header->e_entry, p, count);
+    }
+    out->image.entry = physical_entry(header.e_entry, table, count);
     return true;
 }
 
