@@ -23,6 +23,15 @@ MEGABYTES = 64
 Outcome = collections.namedtuple("Outcome", "lines status errors seconds")
 
 
+def is_rom(image):
+    """A firmware image of guests/firmware, which runs from the reset vector and may reset the machine."""
+    return image.endswith(".rom")
+
+
+def what(image):
+    return ["-bios", image] if is_rom(image) else ["-kernel", image, "-no-reboot"]
+
+
 class Machine:
     """One of the machines. `word` is on the guest's command line there. `cpu` is a model of Ringdown's, for which
     each has its own nearest."""
@@ -64,9 +73,8 @@ class Ringdown(Machine):
         self.path, self.accel, self.cpu = path, accel, cpu
 
     def command(self, image, words, initrd, serial, directory):
-        command = [self.path, "-m", "%dM" % MEGABYTES, "-kernel", image, "-serial", "file:" + serial, "-no-reboot",
-                   "-device", DEBUG_EXIT]
-        command += ["-append", words] if words else []
+        command = [self.path, "-m", "%dM" % MEGABYTES, *what(image), "-serial", "file:" + serial, "-device", DEBUG_EXIT]
+        command += ["-append", words] if words and not is_rom(image) else []
         command += ["-initrd", initrd] if initrd else []
         command += ["-accel", "bt," + self.accel] if self.accel else []
         command += ["-cpu", self.cpu] if self.cpu else []
@@ -81,8 +89,9 @@ class Qemu(Machine):
         self.cpu = self.MODELS.get(cpu, cpu or "max")
 
     def command(self, image, words, initrd, serial, directory):
-        command = ["qemu-system-i386", "-accel", "tcg", "-cpu", self.cpu, "-m", str(MEGABYTES), "-kernel", image,
-                   "-append", words, "-display", "none", "-serial", "file:" + serial, "-no-reboot", "-device", DEBUG_EXIT]
+        command = ["qemu-system-i386", "-accel", "tcg", "-cpu", self.cpu, "-m", str(MEGABYTES), *what(image),
+                   "-display", "none", "-serial", "file:" + serial, "-device", DEBUG_EXIT]
+        command += [] if is_rom(image) else ["-append", words]
         return command + (["-initrd", initrd] if initrd else [])
 
 
@@ -97,11 +106,12 @@ class Bochs(Machine):
         self.cpu = self.MODELS[cpu] if cpu else self.MODEL
 
     def command(self, image, words, initrd, serial, directory):
-        images = self._images(image, words, initrd, directory)
+        images = [] if is_rom(image) else self._images(image, words, initrd, directory)
+        rom = image if is_rom(image) else os.path.join(os.path.dirname(os.path.abspath(image)), "bochs.rom")
         lines = [
             "megs: %d" % MEGABYTES,
             "cpu: model=%s, count=1, ips=50000000, reset_on_triple_fault=0, ignore_bad_msrs=0" % self.cpu,
-            "romimage: file=%s" % os.path.join(os.path.dirname(os.path.abspath(image)), "bochs.rom"),
+            "romimage: file=%s" % rom,
             "vgaromimage: file=/usr/share/bochs/VGABIOS-lgpl-latest",
             "vga: extension=none",
             'display_library: rfb, options="timeout=0"',

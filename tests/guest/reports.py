@@ -17,7 +17,7 @@ Rule = collections.namedtuple("Rule", "machine topic check section why")
 
 
 def topic_of(image):
-    return os.path.basename(image).removesuffix(".bz")
+    return os.path.basename(image).removesuffix(".bz").removesuffix(".rom")
 
 
 def report_of(outcome, timeout):
