@@ -100,7 +100,23 @@ void lower_pop_r(struct xlate *x)
         idiom_esp_add(x, (int32_t)size);
 }
 
-/* POP r/m: ESP counts as incremented when it is the base of the destination. */
+/* The destination of POP, with ESP as its base: ESP counts as incremented, and a 16-bit stack pointer wraps.
+ *   mov r8d, r12d ; lea r9d, [r12 + size] ; mov r8w, r9w ; then the offset from R8  */
+static void pop_to_esp(struct xlate *x, struct guest_ea *ea, unsigned size)
+{
+    if (x->mode & MODE_STACK32) {
+        ea->disp += size;
+        return;
+    }
+    e_mov_r32_r32(x->e, H_EA, H_ESP);
+    e_lea_r32(x->e, H_T1, hmem_base(H_ESP, (int32_t)size));
+    e_op_rr(x->e, ENC_66, 0x89, H_T1, H_EA);
+    ea->base = H_EA;
+    idiom_offset(x, ea, H_EA);
+    *ea = idiom_ea_reg((enum seg_id)ea->seg, H_EA, 4);
+}
+
+/* POP r/m */
 void lower_pop_rm(struct xlate *x)
 {
     unsigned size = x->in.osize;
@@ -120,7 +136,7 @@ void lower_pop_rm(struct xlate *x)
     e_mov_m32_r32(x->e, vcpu_mem(VCPU_OFS(tmp)), H_EA);
     idiom_ea_of_insn(&x->in, &ea);
     if (ea.base == H_ESP)
-        ea.disp += size;
+        pop_to_esp(x, &ea, size);
     if (!idiom_access(x, &ea, size, MEM_WRITE, &m))
         return;
     e_mov_r32_m32(x->e, H_T1, vcpu_mem(VCPU_OFS(tmp)));
