@@ -19,6 +19,8 @@
  *    met by it but are not enabled;
  *  - the processor's own accesses to descriptors, TSSs and stacks count like an instruction's; page
  *    walks do not, for they have no linear address;
+ *  - the trap of a data or I/O breakpoint also tells of a breakpoint of the instruction that follows (an AMD
+ *    processor does, and Bochs), the trap of a single step does not (Bochs differs);
  *  - an instruction that faults loses what its accesses met: it will meet that again.
  *
  * Ref: Intel SDM vol. 3B, ch. "Debug, Branch Profile, TSC, ...".
@@ -96,14 +98,20 @@ bool debug_update(struct vcpu *cpu)
     return changes;
 }
 
-enum x86_rc debug_check_fetch(struct vcpu *cpu, gva_t va)
+uint32_t debug_fetch_hits(const struct vcpu *cpu, gva_t va)
 {
     uint32_t met = 0;
 
     for (unsigned n = 0; n < BREAKPOINTS; n++)
         if (kind_of(cpu, n) == BREAK_FETCH && cpu->dr[n] == va.v)
             met |= 1u << n;
-    met = if_enabled(cpu, met);
+    return if_enabled(cpu, met);
+}
+
+enum x86_rc debug_check_fetch(struct vcpu *cpu, gva_t va)
+{
+    uint32_t met = debug_fetch_hits(cpu, va);
+
     return met ? debug_raise(cpu, met) : X86_OK;
 }
 

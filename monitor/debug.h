@@ -13,6 +13,9 @@ bool debug_update(struct vcpu *cpu);
 /** Code at `va` is about to run. X86_OK, or X86_FAULT with #DB when it has a breakpoint. */
 enum x86_rc debug_check_fetch(struct vcpu *cpu, gva_t va);
 
+/** DR6 bits of the breakpoints that the code at `va` has, if one of them is enabled. */
+uint32_t debug_fetch_hits(const struct vcpu *cpu, gva_t va);
+
 /** A data access was made (or is about to be): note what it meets in cpu->debug_hits. */
 void debug_data_access(struct vcpu *cpu, gva_t va, uint32_t size, bool is_write);
 

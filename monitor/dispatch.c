@@ -335,9 +335,12 @@ static enum exit_reason run_debugged(struct vm *vm)
 /* Traps of the instruction before come before interrupts. */
 static void trap(struct vm *vm)
 {
-    uint32_t hits = vm->cpu->debug_hits;
+    struct vcpu *cpu = vm->cpu;
+    uint32_t hits = cpu->debug_hits;
 
-    debug_raise(vm->cpu, hits);
+    if ((hits & DR6_B) && !(cpu->eflags_sys & EFL_RF)) /* the next instruction's breakpoint is told of as well */
+        hits |= debug_fetch_hits(cpu, gva(cpu->segs[SEG_CS].base + cpu->eip));
+    debug_raise(cpu, hits);
     deliver(vm);
 }
 

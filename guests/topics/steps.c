@@ -289,6 +289,11 @@ static void with_breakpoints(void)
     arm(3, ON_WRITE, address_of(watched), 4);
     run_armed(&c, b_store);
     check_record("store_stepped", WANT(AT(10, BS | 8), S(11), S(12)));
+    c = context_new(3, b_store); /* the next instruction has one as well */
+    arm(3, ON_WRITE, address_of(watched), 4);
+    arm(0, ON_FETCH, address_of(b_store) + 10, 1);
+    run_armed(&c, b_store);
+    check_record("store_before_a_breakpoint", WANT(AT(10, 9)));
     c = context_new(3, b_rep);
     c.eflags |= EFL_TF;
     c.edi = address_of(watched);

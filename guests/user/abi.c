@@ -6,94 +6,7 @@
  * The same program prints the same lines on the host's own processor (64-bit Linux runs it),
  * which is what tests/guest/user compares. No libc: system calls go through INT 80h.
  */
-#include <asm/unistd_32.h>
-#include <stddef.h>
-#include <stdint.h>
-
-/* ---- Linux ------------------------------------------------------------------------------- */
-
-static int sys(int nr, long a, long b, long c, long d, long e)
-{
-    int result;
-
-    __asm__ volatile("int $0x80" : "=a"(result) : "0"(nr), "b"(a), "c"(b), "d"(c), "S"(d), "D"(e) : "memory");
-    return result;
-}
-
-#define SYS(nr, a, b, c) sys(__NR_##nr, (long)(a), (long)(b), (long)(c), 0, 0)
-
-enum { SIGILL = 4, SIGTRAP = 5, SIGBUS = 7, SIGFPE = 8, SIGKILL = 9, SIGSEGV = 11, SIGSTOP = 19 };
-enum { SA_SIGINFO = 4, SA_NODEFER = 0x40000000, SA_ONSTACK = 0x08000000, SA_RESTORER = 0x04000000 };
-enum { PTRACE_TRACEME = 0, PTRACE_PEEKUSR = 3, PTRACE_CONT = 7, PTRACE_SINGLESTEP = 9 };
-enum { PROT_RWX = 7, MAP_PRIVATE_ANON = 0x22 };
-
-struct kernel_sigaction {
-    void (*handler)(int, int *, uint32_t *);
-    uint32_t flags;
-    void (*restorer)(void);
-    uint32_t mask[2];
-};
-
-/* ucontext of i386: flags, link, stack (3 words), then the registers. */
-enum {
-    UC_GS = 5,
-    UC_FS,
-    UC_ES,
-    UC_DS,
-    UC_EDI,
-    UC_ESI,
-    UC_EBP,
-    UC_ESP,
-    UC_EBX,
-    UC_EDX,
-    UC_ECX,
-    UC_EAX,
-    UC_TRAPNO,
-    UC_ERR,
-    UC_EIP,
-    UC_CS,
-    UC_EFL,
-    UC_UESP,
-    UC_SS
-};
-
-/* ---- printing ------------------------------------------------------------------------------ */
-
-static char line[4096];
-static unsigned used;
-
-static void put(char c)
-{
-    if (used < sizeof line)
-        line[used++] = c;
-}
-
-static void puts_(const char *s)
-{
-    while (*s)
-        put(*s++);
-}
-
-static void hex(uint32_t v, unsigned digits)
-{
-    for (unsigned i = digits; i-- > 0;)
-        put("0123456789abcdef"[v >> 4 * i & 15]);
-}
-
-static void flush(void)
-{
-    put('\n');
-    SYS(write, 1, line, used);
-    used = 0;
-}
-
-static void field(const char *name, uint32_t v)
-{
-    puts_(name);
-    put('=');
-    hex(v, 8);
-    put(' ');
-}
+#include "linux.h"
 
 /* ---- crashes --------------------------------------------------------------------------------- */
 
@@ -122,20 +35,6 @@ static void on_signal(int sig, int *info, uint32_t *uc)
     field("esp", uc[UC_ESP] - page < 16384 ? uc[UC_ESP] - page : 0);
     flush();
     SYS(exit, 0, 0, 0);
-}
-
-__asm__("restore: mov $173, %eax\n int $0x80\n");
-extern void restore(void);
-
-static void catch_all(void (*handler)(int, int *, uint32_t *))
-{
-    struct kernel_sigaction sa = { .handler = handler,
-                                   .flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK | SA_RESTORER,
-                                   .restorer = restore };
-
-    for (int sig = 1; sig < 32; sig++)
-        if (sig != SIGKILL && sig != SIGSTOP && sig != 17)
-            sys(__NR_rt_sigaction, sig, (long)&sa, 0, 8, 0);
 }
 
 struct crash {
@@ -222,15 +121,6 @@ static const struct crash crashes[] = {
     { "code runs out", { 0xeb, 0x7e } },
 };
 /* clang-format on */
-
-static int wait_for(int pid)
-{
-    int status = 0;
-
-    while (SYS(waitpid, pid, &status, 0) == -4)
-        ;
-    return status;
-}
 
 /* ESI = a page of memory, EDI = the absent page after it, ESP in that page, flags clear. */
 __asm__("enter_crash: mov 4(%esp), %eax\n mov 8(%esp), %esi\n lea 4096(%esi), %edi\n lea 2048(%esi), %esp\n"
@@ -560,5 +450,3 @@ void start(void)
     test_stepping();
     SYS(exit, 0, 0, 0);
 }
-
-__asm__(".globl _start\n_start: and $-16, %esp\n call start\n");
