@@ -75,6 +75,7 @@ enum seg_id { SEG_ES, SEG_CS, SEG_SS, SEG_DS, SEG_FS, SEG_GS, SEG_COUNT };
 #define CPUID_PGE   (1u << 13)
 #define CPUID_CMOV  (1u << 15)
 #define CPUID_PAT   (1u << 16)
+#define CPUID_PSE36 (1u << 17)
 #define CPUID_CLFSH (1u << 19)
 #define CPUID_MMX   (1u << 23)
 #define CPUID_FXSR  (1u << 24)

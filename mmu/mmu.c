@@ -24,6 +24,7 @@ struct mmu *mmu_new(struct vcpu *cpu, const struct mmu_config *config)
     ASSERT(config->rom_bytes <= ROM_IMAGE_MAX && (config->rom_bytes & GUEST_PAGE_MASK) == 0);
     m->rom = config->rom;
     m->rom_pages = config->rom ? config->rom_bytes >> GUEST_PAGE_SHIFT : 0;
+    walk_set_reserved(m, config->has_pse36, config->has_pat);
     m->ops = config->ops;
     m->kind = platform_reserve(m->ram_pages);
     if (!m->kind || !rmap_init(m) || !view_init(&m->view[VIEW_SUPERVISOR]) ||

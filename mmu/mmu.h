@@ -59,6 +59,8 @@ struct mmu_config {
     uint64_t ram_bytes;  /* multiple of 4 KiB                                           */
     const uint8_t *rom;  /* the firmware's image, page-aligned; NULL: none              */
     uint32_t rom_bytes;  /* multiple of 4 KiB, at most ROM_IMAGE_MAX                    */
+    bool has_pse36;      /* CPUID: a 4 MiB page may lie anywhere in 64 GiB              */
+    bool has_pat;        /* CPUID: bit 7 of a PTE and bit 12 of a large page may be set  */
     struct mmu_ops ops;
 };
 

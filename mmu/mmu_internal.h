@@ -77,6 +77,8 @@ struct mmu {
     const uint8_t *rom;
     uint32_t rom_pages;
     struct mmu_ops ops;
+    uint32_t rsvd_pte, rsvd_pde4m; /* reserved bits while CR4.PSE is set                   */
+    uint64_t rsvd_pte_pae, rsvd_pde2m; /* reserved besides what all PAE entries have so     */
     uint32_t watched[MMU_WATCHED_MAX]; /* VA pages with data breakpoints                      */
     unsigned nwatched;
     struct view view[VIEW_COUNT];
@@ -87,6 +89,11 @@ struct mmu {
     uint32_t rmap_fresh;    /* nodes from here on were never used                      */
     struct windows *windows; /* NULL until the first is opened                          */
 };
+
+/* ---- walks (walk.c) ------------------------------------------------------------ */
+
+/** What the processor's features make of entries' reserved bits. */
+void walk_set_reserved(struct mmu *m, bool has_pse36, bool has_pat);
 
 /* ---- physical map (ram.c) ---------------------------------------------------- */
 

@@ -12,17 +12,29 @@
  * as it was. Entries outside RAM are read from the bus and never written back.
  *
  * Ref: Intel SDM vol. 3A, ch. "Paging": 32-bit paging, PAE paging, access rights, page-fault
- * exceptions, accessed and dirty flags. MAXPHYADDR is 36, with PSE-36.
+ * exceptions, accessed and dirty flags. MAXPHYADDR is 36 with PAE or PSE-36.
  */
 #include "mmu/mmu_internal.h"
 
-/* 4 MiB leaf: bits 16:13 are PA bits 35:32, bits 21:17 are reserved. */
-#define PDE4M_RSVD 0x003e0000u
+/* 4 MiB leaf: with PSE-36 bits 16:13 are PA bits 35:32. Reserved bits, with it and without. */
+#define PDE4M_RSVD_36 0x003e0000u
+#define PDE4M_RSVD_32 0x003fe000u
+/* Without PAT, its bit is reserved. */
+#define PTE_PAT       0x80u
+#define PDE_LARGE_PAT 0x1000u
 /* PAE: everything from MAXPHYADDR up to bit 62; a 2 MiB leaf also has 20:13. */
 #define PAE_RSVD    0x7ffffff000000000ull
 #define PDE2M_RSVD  0x00000000001fe000ull
 #define PDPTE_RSVD  0xfffffff0000001e6ull
 #define PAE_ADDRESS 0x0000000ffffff000ull
+
+void walk_set_reserved(struct mmu *m, bool has_pse36, bool has_pat)
+{
+    m->rsvd_pte = has_pat ? 0 : PTE_PAT;
+    m->rsvd_pde4m = (has_pse36 ? PDE4M_RSVD_36 : PDE4M_RSVD_32) | (has_pat ? 0 : PDE_LARGE_PAT);
+    m->rsvd_pte_pae = has_pat ? 0 : PTE_PAT;
+    m->rsvd_pde2m = PDE2M_RSVD | (has_pat ? 0 : PDE_LARGE_PAT);
+}
 
 /* Walks are most of what a miss costs: keep what seldom happens out of their frames. */
 #define COLD __attribute__((noinline, cold))
@@ -124,7 +136,7 @@ static __attribute__((noinline)) enum x86_rc walk_2level(struct vcpu *cpu, gva_t
     if (!(pde & PTE_P))
         return page_fault(cpu, va, access, 0);
     if ((pde & PTE_PS) && (cpu->cr4 & CR4_PSE)) {
-        if (pde & PDE4M_RSVD)
+        if (pde & m->rsvd_pde4m)
             return page_fault(cpu, va, access, PF_P | PF_RSVD);
         if (!is_allowed(cpu, pde, false, access))
             return page_fault(cpu, va, access, PF_P);
@@ -138,6 +150,8 @@ static __attribute__((noinline)) enum x86_rc walk_2level(struct vcpu *cpu, gva_t
     uint32_t pte = entry_read(m, pte_pa);
     if (!(pte & PTE_P))
         return page_fault(cpu, va, access, 0);
+    if ((pte & m->rsvd_pte) && (cpu->cr4 & CR4_PSE))
+        return page_fault(cpu, va, access, PF_P | PF_RSVD);
     if (!is_allowed(cpu, pde & pte, false, access))
         return page_fault(cpu, va, access, PF_P);
     entry_set(m, pde_pa, pde, PTE_A);
@@ -161,7 +175,7 @@ static __attribute__((noinline)) enum x86_rc walk_pae(struct vcpu *cpu, gva_t va
     uint64_t pde = entry_read_pae(m, pde_pa);
     if (!(pde & PTE_P))
         return page_fault(cpu, va, access, 0);
-    if (pde & (pde & PTE_PS ? rsvd | PDE2M_RSVD : rsvd))
+    if (pde & (pde & PTE_PS ? rsvd | m->rsvd_pde2m : rsvd))
         return page_fault(cpu, va, access, PF_P | PF_RSVD);
     if (pde & PTE_PS) {
         bool no_execute = (pde & PTE_NX) != 0;
@@ -178,7 +192,7 @@ static __attribute__((noinline)) enum x86_rc walk_pae(struct vcpu *cpu, gva_t va
     uint64_t pte = entry_read_pae(m, pte_pa);
     if (!(pte & PTE_P))
         return page_fault(cpu, va, access, 0);
-    if (pte & rsvd)
+    if (pte & (rsvd | m->rsvd_pte_pae))
         return page_fault(cpu, va, access, PF_P | PF_RSVD);
 
     uint32_t rights = (uint32_t)(pde & pte);

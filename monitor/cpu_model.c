@@ -16,14 +16,14 @@
 #define PENTIUM_EDX                                                                                          \
     (CPUID_FPU | CPUID_VME | CPUID_DE | CPUID_PSE | CPUID_TSC | CPUID_MSR | CPUID_CX8 | CPUID_MMX)
 #define PENTIUM2_EDX                                                                                         \
-    (PENTIUM_EDX | CPUID_PAE | CPUID_SEP | CPUID_PGE | CPUID_CMOV | CPUID_PAT | CPUID_FXSR)
+    (PENTIUM_EDX | CPUID_PAE | CPUID_SEP | CPUID_PGE | CPUID_CMOV | CPUID_PAT | CPUID_PSE36 | CPUID_FXSR)
 #define PENTIUM3_EDX (PENTIUM2_EDX | CPUID_SSE)
 #define QEMU32_EDX   (PENTIUM3_EDX | CPUID_SSE2)
 #define PENTIUM4_EDX (QEMU32_EDX | CPUID_CLFSH)
 /* What leaf 80000001 of an AMD processor says again. */
 #define AMD_REPEATED                                                                                         \
     (CPUID_FPU | CPUID_VME | CPUID_DE | CPUID_PSE | CPUID_TSC | CPUID_MSR | CPUID_PAE | CPUID_CX8 |          \
-     CPUID_PGE | CPUID_CMOV | CPUID_PAT | CPUID_MMX | CPUID_FXSR)
+     CPUID_PGE | CPUID_CMOV | CPUID_PAT | CPUID_PSE36 | CPUID_MMX | CPUID_FXSR)
 
 /* clang-format off */
 const struct cpu_model cpu_models[] = {
@@ -86,6 +86,7 @@ static const struct feature_name {
     { "pge", REG_EDX1, CPUID_PGE, 0 },
     { "cmov", REG_EDX1, CPUID_CMOV, 0 },
     { "pat", REG_EDX1, CPUID_PAT, CPUID_MSR },
+    { "pse36", REG_EDX1, CPUID_PSE36, CPUID_PSE },
     { "clflush", REG_EDX1, CPUID_CLFSH, 0 },
     { "mmx", REG_EDX1, CPUID_MMX, 0 },
     { "fxsr", REG_EDX1, CPUID_FXSR, 0 },
@@ -98,7 +99,7 @@ static const struct feature_name {
 static const char *const lacking[] = {
     "acpi",  "apic",     "avx",    "avx2", "bmi1",  "bmi2",  "cx16",  "ds",   "est",  "ht",    "hypervisor",
     "ia64",  "lahf-lm",  "lm",     "mca",  "mce",   "mmxext", "movbe", "mtrr", "monitor", "pbe", "pclmulqdq",
-    "pcid",  "pn",       "pni",    "popcnt", "pse36", "rdrand", "rdtscp", "smap", "smep", "ss",  "sse3",
+    "pcid",  "pn",       "pni",    "popcnt", "rdrand", "rdtscp", "smap", "smep", "ss",  "sse3",
     "sse4.1", "sse4_1",  "sse4.2", "sse4_2", "ssse3", "svm",  "syscall", "tm",  "vmx",   "x2apic",
     "xsave", "3dnow",    "3dnowext", "aes", "fma",   "erms",  "kvm",   "pdpe1gb", "tsc-deadline", "invtsc",
 };

@@ -152,6 +152,8 @@ static bool make_mmu(struct vm *vm)
         .ram_bytes = vm->config.ram_bytes,
         .rom = vm->config.machine.rom,
         .rom_bytes = vm->config.machine.rom_bytes,
+        .has_pse36 = (vm->model->edx1 & CPUID_PSE36) != 0,
+        .has_pat = (vm->model->edx1 & CPUID_PAT) != 0,
         .ops = { .ctx = vm, .mmio_read = on_mmio_read, .mmio_write = on_mmio_write,
                  .traced_write = on_traced_write, .watched_access = on_watched_access, .fetch_drop_all = on_fetch_drop_all,
                  .fetch_drop_range = on_fetch_drop_range },

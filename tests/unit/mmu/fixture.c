@@ -67,6 +67,8 @@ struct fixture *fx_new_with_rom(uint64_t ram_bytes, const uint8_t *rom, uint32_t
                                  .ram_bytes = ram_bytes,
                                  .rom = rom,
                                  .rom_bytes = rom_bytes,
+                                 .has_pse36 = true,
+                                 .has_pat = true,
                                  .ops = { fx, dev_read, dev_write, traced_write, watched_access, drop_all,
                                           drop_range },
                              });

@@ -1,5 +1,6 @@
 /* Page walks: every paging mode, rights, error codes, accessed and dirty bits. */
 #include "fixture.h"
+#include "mmu/mmu_internal.h"
 
 #define RW  ACC_WRITE
 #define USR ACC_USER
@@ -263,6 +264,32 @@ static void reserved_bits_of_pae_entries_fault(void **state)
     }
 }
 
+/* A processor without PSE-36 and PAT: more bits are reserved, with CR4.PSE set or PAE. */
+static void reserved_bits_follow_the_features(void **state)
+{
+    struct fixture *fx = *state;
+
+    walk_set_reserved(fx->m, false, false);
+    fx_paging(fx, CR4_PSE);
+    for (unsigned bit = 12; bit <= 21; bit++) {
+        fx_map(fx, VA, 0x800000 | 1u << bit, PTE_P | PTE_PS);
+        fx_expect_pf(fx, VA, 0, PF_P | PF_RSVD);
+    }
+    fx_map(fx, VA, 0x234000, PTE_P | 0x80);
+    fx_expect_pf(fx, VA, 0, PF_P | PF_RSVD);
+    fx_paging(fx, 0);
+    fx_map(fx, VA, 0x234000, PTE_P | 0x80);
+    assert_int_equal(walk_ok(fx, VA, 0).pa.v, 0x234123);
+    fx_paging(fx, CR4_PAE);
+    fx_map(fx, VA, 0x234000, PTE_P | 0x80);
+    fx_expect_pf(fx, VA, 0, PF_P | PF_RSVD);
+    fx_map(fx, VA, 0x800000 | 1u << 12, PTE_P | PTE_PS);
+    fx_expect_pf(fx, VA, 0, PF_P | PF_RSVD);
+    walk_set_reserved(fx->m, false, true);
+    fx_map(fx, VA, 0x234000, PTE_P | 0x80);
+    assert_int_equal(walk_ok(fx, VA, 0).pa.v, 0x234123);
+}
+
 static void reserved_directory_wins_over_absent_page(void **state)
 {
     struct fixture *fx = *state;
@@ -397,6 +424,7 @@ int main(void)
         TEST(tables_in_rom_are_not_written),
         TEST(reserved_bits_of_a_4_mib_page_fault),
         TEST(reserved_bits_of_pae_entries_fault),
+        TEST(reserved_bits_follow_the_features),
         TEST(reserved_directory_wins_over_absent_page),
         TEST(absent_entry_has_no_reserved_bits),
         TEST(pae_pages_of_both_sizes_translate),
