@@ -409,10 +409,14 @@ void idiom_raise_gp0(struct xlate *x)
     idiom_never(x);
 }
 
+#define CHECK_TARGET_ROOM 96u /* bytes, the store after it included */
+
 void idiom_check_target(struct xlate *x)
 {
     if (!has_code_limit(x))
         return;
+    if (!x->is_cold) /* between an access and the next one: its slow way may be too far by then */
+        idiom_islands(x, CHECK_TARGET_ROOM, true);
     e_mov_m32_r32(x->e, vcpu_mem(VCPU_OFS(tmp)), H_EA);
     idiom_callout(x, CALLOUT_check_branch, 0);
     e_mov_r32_m32(x->e, H_EA, vcpu_mem(VCPU_OFS(tmp)));

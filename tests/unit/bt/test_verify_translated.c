@@ -193,6 +193,7 @@ static void in_all_modes(const struct host_features *host, bool icount)
         flat32 | MODE_CPL3 | MODE_SSE_UD | MODE_WAIT_NM,
         flat32 | MODE_CPL0 | MODE_STEP,
         (flat32 & ~MODE_DS_FLAT) | MODE_CPL3,
+        (flat32 & ~MODE_CS_FLAT) | MODE_CPL0,
         MODE_CODE32 | MODE_STACK32 | MODE_PROTECTED | MODE_CPL0,
         MODE_ALL_FLAT | MODE_PROTECTED | MODE_CPL0, /* 16-bit code */
         MODE_CPL0,
@@ -224,6 +225,43 @@ static void counting_translations_pass(void **state)
 {
     (void)state;
     in_all_modes(&(struct host_features){ .bmi2 = true, .lahf64 = true }, true);
+}
+
+/* The short jump to an access's slow way reaches it, however much code comes before the next access. */
+static void slow_ways_are_in_reach(void **state)
+{
+    static const uint8_t load[] = { 0x8b, 0x06 }; /* mov eax, [esi] */
+    static const uint8_t transfers[][2] = { { 0xff, 0x13 },
+                                            { 0xff, 0x23 },
+                                            { 0xff, 0xd3 } }; /* call jmp [ebx], call ebx */
+    const struct host_features hosts[] = { { .bmi2 = true, .lahf64 = true }, { 0 } };
+    const uint32_t mode =
+        MODE_CODE32 | MODE_STACK32 | (MODE_ALL_FLAT & ~MODE_CS_FLAT) | MODE_PROTECTED | MODE_CPL0;
+    struct ccf *ccf;
+
+    (void)state;
+    for (unsigned h = 0; h < 4; h++) {
+        struct vm_under_test *t = make(&hosts[h & 1], h >> 1);
+        for (unsigned kind = 0; kind < ARRAY_LEN(transfers); kind++) {
+            for (unsigned between = 0; between < 60;
+                 between++) { /* MOV EDX, imm32 as far as they go, then NOP */
+                uint8_t *code = t->ram + CODE_PA, *p = code;
+                memcpy(p, load, sizeof load);
+                p += sizeof load;
+                for (unsigned left = between; left; left -= left < 5 ? 1 : 5) {
+                    *p = left < 5 ? 0x90 : 0xba;
+                    p += left < 5 ? 1 : 5;
+                }
+                memcpy(p, transfers[kind], 2);
+                struct ccf_key key = { .pa = CODE_PA, .eip = 0x400000, .mode = mode };
+                t->cpu->mode = mode;
+                bt_flush(t->cpu);
+                assert_int_equal(bt_translate(t->bt, &key, gva(key.eip), &ccf), X86_OK);
+                check(t, ccf);
+            }
+        }
+        end(t);
+    }
 }
 
 /* The verifier reads hostile bytes too: whatever they are, it gives an answer. */
@@ -267,6 +305,7 @@ int main(void)
         cmocka_unit_test(translations_for_a_modern_host_pass),
         cmocka_unit_test(translations_for_an_old_host_pass),
         cmocka_unit_test(counting_translations_pass),
+        cmocka_unit_test(slow_ways_are_in_reach),
         cmocka_unit_test(corrupted_translations_are_refused_or_harmless),
     };
     return cmocka_run_group_tests_name("bt verify translated", tests, NULL, NULL);
