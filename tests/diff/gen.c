@@ -1,8 +1,7 @@
 /*
  * The generator of differential cases.
  *
- * At start it asks the decoder library what every opcode with every ModRM means and
- * keeps the encodings that a Pentium 4 has and that user mode can decide. A case picks
+ * encodings.c has the encodings that a Pentium 4 has and that user mode can decide. A case picks
  * mnemonics evenly, so that rare instructions get their share, and then an encoding, a
  * memory form, prefixes and immediates. Known register values are followed, so that most
  * memory operands hit the case's pages: where a base register holds nobody knows what,
@@ -21,55 +20,12 @@
 #include <string.h>
 
 #include "tests/diff/case.h"
+#include "tests/diff/encodings.h"
+#include "tests/diff/random.h"
 
 const uint32_t case_page_va[CASE_PAGES] = {
     CASE_CODE, CASE_CODE + CASE_PAGE, CASE_DATA, CASE_DATA + CASE_PAGE, CASE_RODATA, CASE_STACK,
 };
-
-/* ---- random numbers ------------------------------------------------------------------ */
-
-struct rng {
-    uint64_t s;
-};
-
-/* SplitMix64: any seed is a good one. */
-static uint64_t rnd64(struct rng *r)
-{
-    uint64_t z = r->s += 0x9e3779b97f4a7c15ull;
-
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
-    return z ^ (z >> 31);
-}
-
-static uint32_t rnd(struct rng *r, uint32_t n)
-{
-    return (uint32_t)((rnd64(r) >> 32) * n >> 32);
-}
-static bool chance(struct rng *r, uint32_t percent)
-{
-    return rnd(r, 100) < percent;
-}
-
-static uint64_t mix(uint64_t a, uint64_t b)
-{
-    struct rng r = { a ^ (b * 0xd6e8feb86659fd93ull) };
-
-    return rnd64(&r);
-}
-
-static uint32_t boundary_value(struct rng *r)
-{
-    static const uint32_t values[] = {
-        0,           1,           2,           7,           8,           15,          16,
-        31,          32,          33,          0x7f,        0x80,        0x81,        0xfe,
-        0xff,        0x100,       0x7fff,      0x8000,      0xffff,      0x10000,     0x7fffffff,
-        0x80000000u, 0x80000001u, 0xfffffffeu, 0xffffffffu, 0xffffff80u, 0xffff8000u, 0x55555555,
-        0xaaaaaaaau, 0x0f0f0f0f,  0x09090909,  0x99999999u, 0x9a9a9a9au,
-    };
-
-    return values[rnd(r, sizeof values / sizeof values[0])];
-}
 
 /** An address for `size` bytes: mostly inside the data pages, often at an edge. */
 static uint32_t target_address(struct rng *r, uint32_t size)
@@ -267,285 +223,9 @@ void gen_state(uint64_t seed, struct diff_case *c)
     random_fpu(&r, s->fx);
 }
 
-/* ---- the table of encodings -------------------------------------------------------------- */
-
-struct encoding {
-    uint8_t map0f, opcode, pfx; /* pfx: mandatory prefix or 0          */
-    uint8_t modrm;              /* reg field (memory) or all (register) */
-    bool has_modrm, is_mem;
-};
-
-struct mnemonic {
-    ZydisMnemonic id;
-    uint32_t first, count, nmem; /* encodings; memory forms come first */
-};
-
-struct gen {
-    ZydisDecoder decoder;
-    struct encoding *enc;
-    ZydisMnemonic *enc_mnemonic; /* only while the table is made */
-    size_t nenc, room;
-    struct mnemonic *mn;
-    size_t nmn;
-    char only[24];
-};
-
-static bool isa_wanted(ZydisISASet set)
-{
-    switch (set) {
-    case ZYDIS_ISA_SET_I86:
-    case ZYDIS_ISA_SET_I186:
-    case ZYDIS_ISA_SET_I286PROTECTED:
-    case ZYDIS_ISA_SET_I286REAL:
-    case ZYDIS_ISA_SET_I386:
-    case ZYDIS_ISA_SET_I486:
-    case ZYDIS_ISA_SET_I486REAL:
-    case ZYDIS_ISA_SET_PENTIUMREAL:
-    case ZYDIS_ISA_SET_PPRO:
-    case ZYDIS_ISA_SET_CMOV:
-    case ZYDIS_ISA_SET_FCMOV:
-    case ZYDIS_ISA_SET_LAHF:
-    case ZYDIS_ISA_SET_X87:
-    case ZYDIS_ISA_SET_PENTIUMMMX:
-    case ZYDIS_ISA_SET_SSE:
-    case ZYDIS_ISA_SET_SSEMXCSR:
-    case ZYDIS_ISA_SET_SSE_PREFETCH:
-    case ZYDIS_ISA_SET_SSE2:
-    case ZYDIS_ISA_SET_SSE2MMX:
-    case ZYDIS_ISA_SET_FXSAVE:
-    case ZYDIS_ISA_SET_PAUSE:
-    case ZYDIS_ISA_SET_CLFSH:
-    case ZYDIS_ISA_SET_FAT_NOP:
-        return true;
-    default:
-        return false;
-    }
-}
-
-/*
- * What user mode can't decide: the host's value would differ by right, the host's
- * kernel would act on it, or only the processor's maker documents it. Far transfers,
- * segment loads, POPF and RET have templates of their own.
- */
-static bool mnemonic_excluded(ZydisMnemonic m)
-{
-    switch (m) {
-    case ZYDIS_MNEMONIC_SYSENTER:
-    case ZYDIS_MNEMONIC_SYSEXIT:
-    case ZYDIS_MNEMONIC_SYSCALL:
-    case ZYDIS_MNEMONIC_SYSRET:
-    case ZYDIS_MNEMONIC_INT:
-    case ZYDIS_MNEMONIC_INT1: /* a host that is a virtual machine itself may report another EIP */
-    case ZYDIS_MNEMONIC_RDTSC:
-    case ZYDIS_MNEMONIC_RDTSCP:
-    case ZYDIS_MNEMONIC_RDPMC:
-    case ZYDIS_MNEMONIC_CPUID:
-    case ZYDIS_MNEMONIC_SGDT:
-    case ZYDIS_MNEMONIC_SIDT:
-    case ZYDIS_MNEMONIC_SLDT:
-    case ZYDIS_MNEMONIC_STR:
-    case ZYDIS_MNEMONIC_SMSW:
-    case ZYDIS_MNEMONIC_LAR:
-    case ZYDIS_MNEMONIC_LSL:
-    case ZYDIS_MNEMONIC_VERR:
-    case ZYDIS_MNEMONIC_VERW:
-    case ZYDIS_MNEMONIC_LDS:
-    case ZYDIS_MNEMONIC_LES:
-    case ZYDIS_MNEMONIC_LFS:
-    case ZYDIS_MNEMONIC_LGS:
-    case ZYDIS_MNEMONIC_LSS:
-    case ZYDIS_MNEMONIC_IRET:
-    case ZYDIS_MNEMONIC_IRETD:
-    case ZYDIS_MNEMONIC_POPF:
-    case ZYDIS_MNEMONIC_POPFD:
-    case ZYDIS_MNEMONIC_RET:
-    case ZYDIS_MNEMONIC_RSM:
-    case ZYDIS_MNEMONIC_FFREEP:
-    case ZYDIS_MNEMONIC_FSTPNCE:
-    case ZYDIS_MNEMONIC_FENI8087_NOP:
-    case ZYDIS_MNEMONIC_FDISI8087_NOP:
-    case ZYDIS_MNEMONIC_FSETPM287_NOP:
-    case ZYDIS_MNEMONIC_UD0:
-    case ZYDIS_MNEMONIC_UD1:
-        return true;
-    default:
-        return false;
-    }
-}
-
-static bool decode(const struct gen *g, const uint8_t *p, size_t len, ZydisDecodedInstruction *insn,
-                   ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT])
-{
-    return ZYAN_SUCCESS(ZydisDecoderDecodeFull(&g->decoder, p, len, insn, ops));
-}
-
-static bool encoding_excluded(const ZydisDecodedInstruction *insn, const ZydisDecodedOperand *ops)
-{
-    if (mnemonic_excluded(insn->mnemonic) || !isa_wanted(insn->meta.isa_set))
-        return true;
-    if (insn->meta.branch_type == ZYDIS_BRANCH_TYPE_FAR)
-        return true;
-    /* The processor's maker's private encodings of documented mnemonics. */
-    if (insn->mnemonic == ZYDIS_MNEMONIC_SHL && insn->raw.modrm.reg == 6)
-        return true;
-    /* FCOM2, FCOMP3, FXCH4 and the like: duplicates that the manual doesn't list. */
-    if (insn->meta.isa_set == ZYDIS_ISA_SET_X87 && insn->raw.modrm.mod == 3) {
-        uint8_t op = insn->opcode, reg = insn->raw.modrm.reg;
-
-        if ((op == 0xdc && (reg == 2 || reg == 3)) || (op == 0xdd && reg == 1) || (op == 0xd9 && reg == 3) ||
-            (op == 0xde && reg == 2) || (op == 0xdf && reg <= 3))
-            return true;
-    }
-    for (unsigned i = 0; i < insn->operand_count; i++) {
-        const ZydisDecodedOperand *o = &ops[i];
-
-        if (o->type != ZYDIS_OPERAND_TYPE_REGISTER)
-            continue;
-        /* MOV and POP to a segment register; reading one is fine. */
-        if (ZydisRegisterGetClass(o->reg.value) == ZYDIS_REGCLASS_SEGMENT &&
-            o->reg.value != ZYDIS_REGISTER_CS && (o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
-            return true;
-        /* Control registers that only later processors have, and test registers. */
-        if (o->reg.value == ZYDIS_REGISTER_CR8 || ZydisRegisterGetClass(o->reg.value) == ZYDIS_REGCLASS_TEST)
-            return true;
-        if (ZydisRegisterGetClass(o->reg.value) == ZYDIS_REGCLASS_CONTROL &&
-            (o->visibility == ZYDIS_OPERAND_VISIBILITY_EXPLICIT) && o->reg.value > ZYDIS_REGISTER_CR4)
-            return true;
-        if (ZydisRegisterGetClass(o->reg.value) == ZYDIS_REGCLASS_DEBUG && o->reg.value > ZYDIS_REGISTER_DR7)
-            return true;
-    }
-    return false;
-}
-
-static void add_encoding(struct gen *g, const struct encoding *e, ZydisMnemonic m)
-{
-    if (g->nenc == g->room) {
-        g->room = g->room ? 2 * g->room : 4096;
-        g->enc = realloc(g->enc, g->room * sizeof *g->enc);
-        g->enc_mnemonic = realloc(g->enc_mnemonic, g->room * sizeof *g->enc_mnemonic);
-        if (!g->enc || !g->enc_mnemonic)
-            abort();
-    }
-    g->enc[g->nenc] = *e;
-    g->enc_mnemonic[g->nenc++] = m;
-}
-
-static void try_encoding(struct gen *g, struct encoding e)
-{
-    uint8_t b[16] = { 0 };
-    size_t n = 0;
-    ZydisDecodedInstruction insn;
-    ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
-
-    if (e.pfx)
-        b[n++] = e.pfx;
-    if (e.map0f)
-        b[n++] = 0x0f;
-    b[n++] = e.opcode;
-    b[n] = e.modrm;
-    if (!decode(g, b, sizeof b, &insn, ops) || encoding_excluded(&insn, ops))
-        return;
-    e.has_modrm = (insn.attributes & ZYDIS_ATTRIB_HAS_MODRM) != 0;
-    if (!e.has_modrm && e.modrm)
-        return;
-    /* Three-byte opcodes and VEX look-alikes are not in this table. */
-    if (insn.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY ||
-        (insn.opcode_map != ZYDIS_OPCODE_MAP_DEFAULT && insn.opcode_map != ZYDIS_OPCODE_MAP_0F))
-        return;
-    /* Prefix bytes that decode as an instruction of their own are prefixes. */
-    if (insn.raw.prefix_count != (e.pfx ? 1 : 0))
-        return;
-    if (e.pfx && e.map0f && insn.raw.prefixes[0].type != ZYDIS_PREFIX_TYPE_MANDATORY && e.pfx != 0x66)
-        return;
-    if (e.pfx && !e.map0f && (e.pfx != 0x66 && insn.raw.prefixes[0].type != ZYDIS_PREFIX_TYPE_EFFECTIVE))
-        return;
-    e.is_mem = e.has_modrm && e.modrm < 0xc0;
-    add_encoding(g, &e, insn.mnemonic);
-}
-
-static void list_encodings(struct gen *g)
-{
-    static const uint8_t prefixes[] = { 0, 0x66, 0xf3, 0xf2 };
-
-    for (unsigned map = 0; map < 2; map++)
-        for (unsigned op = 0; op < 256; op++)
-            for (unsigned p = 0; p < 4; p++) {
-                struct encoding e = { .map0f = (uint8_t)map, .opcode = (uint8_t)op, .pfx = prefixes[p] };
-
-                for (unsigned reg = 0; reg < 8; reg++) {
-                    e.modrm = (uint8_t)(reg << 3);
-                    try_encoding(g, e);
-                }
-                for (unsigned modrm = 0xc0; modrm < 0x100; modrm++) {
-                    e.modrm = (uint8_t)modrm;
-                    try_encoding(g, e);
-                }
-            }
-}
-
-/* Bring the encodings of a mnemonic together, memory forms first. */
-static bool group_encodings(struct gen *g, const char *only)
-{
-    struct encoding *sorted = malloc(g->nenc * sizeof *sorted);
-    size_t n = 0;
-
-    g->mn = calloc(ZYDIS_MNEMONIC_MAX_VALUE + 1, sizeof *g->mn);
-    if (!sorted || !g->mn)
-        abort();
-    for (unsigned m = 1; m <= ZYDIS_MNEMONIC_MAX_VALUE; m++) {
-        struct mnemonic row = { .id = (ZydisMnemonic)m, .first = (uint32_t)n };
-
-        if (only && strcmp(only, ZydisMnemonicGetString((ZydisMnemonic)m)) != 0)
-            continue;
-        for (int mem = 1; mem >= 0; mem--)
-            for (size_t i = 0; i < g->nenc; i++)
-                if (g->enc_mnemonic[i] == m && g->enc[i].is_mem == (mem == 1)) {
-                    sorted[n++] = g->enc[i];
-                    row.nmem += mem == 1;
-                }
-        row.count = (uint32_t)n - row.first;
-        if (row.count)
-            g->mn[g->nmn++] = row;
-    }
-    free(g->enc);
-    free(g->enc_mnemonic);
-    g->enc = sorted;
-    g->enc_mnemonic = NULL;
-    return g->nmn != 0;
-}
-
 struct gen *gen_new(const char *only)
 {
-    struct gen *g = calloc(1, sizeof *g);
-
-    if (!g)
-        return NULL;
-    ZydisDecoderInit(&g->decoder, ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32);
-    if (only)
-        snprintf(g->only, sizeof g->only, "%s", only);
-    list_encodings(g);
-    if (!group_encodings(g, only)) {
-        gen_free(g);
-        return NULL;
-    }
-    return g;
-}
-
-void gen_free(struct gen *g)
-{
-    if (!g)
-        return;
-    free(g->enc);
-    free(g->enc_mnemonic);
-    free(g->mn);
-    free(g);
-}
-
-size_t gen_mnemonics(const struct gen *g, const char **names, size_t max)
-{
-    for (size_t i = 0; i < g->nmn && i < max; i++)
-        names[i] = ZydisMnemonicGetString(g->mn[i].id);
-    return g->nmn;
+    return encodings_new(ZYDIS_MACHINE_MODE_LEGACY_32, FOR_USER, only);
 }
 
 /* ---- building a case ------------------------------------------------------------------------ */
@@ -625,7 +305,7 @@ static bool emit_raw(struct build *b, const uint8_t *p, size_t len)
     ZydisDecodedInstruction insn;
     ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
     struct diff_case *c = b->c;
-    bool valid = decode(b->g, p, len, &insn, ops);
+    bool valid = encoding_decode(b->g, p, len, &insn, ops);
 
     if (!room_left(b, 1))
         return false;
@@ -1063,7 +743,7 @@ static bool gen_insn(struct build *b, const struct mnemonic *m)
     memset(bytes + n, 0, 15 - n);
     if (e->has_modrm)
         bytes[n] = e->modrm;
-    if (!decode(b->g, bytes, 15, &insn, ops) || !room_left(b, 8))
+    if (!encoding_decode(b->g, bytes, 15, &insn, ops) || !room_left(b, 8))
         return false;
     /* What goes in front of these must not be skipped. */
     b->glue = is_indirect(e) || stores_fpu_image(insn.mnemonic);
@@ -1120,7 +800,7 @@ static bool gen_insn(struct build *b, const struct mnemonic *m)
         va = target_address(r, 4) - p.seg_base;
         memcpy(bytes + n, &va, 4);
     }
-    if (!decode(b->g, bytes, sizeof bytes, &insn, ops)) {
+    if (!encoding_decode(b->g, bytes, sizeof bytes, &insn, ops)) {
         /* LOCK where it may not be, or more than 15 bytes: an exception, length unknown. */
         if (p.len <= (e->pfx ? 1u : 0u))
             return false;
@@ -1128,7 +808,7 @@ static bool gen_insn(struct build *b, const struct mnemonic *m)
         b->at_end = true;
         return true;
     }
-    if (insn.mnemonic != m->id && (insn.mnemonic == ZYDIS_MNEMONIC_INVALID || encoding_excluded(&insn, ops)))
+    if (insn.mnemonic != m->id && (insn.mnemonic == ZYDIS_MNEMONIC_INVALID || encoding_excluded(b->g, &insn, ops)))
         return false;
     if (stores_fpu_image(m->id)) {
         uint32_t lin = f.ea + p.seg_base;
@@ -1460,7 +1140,7 @@ void gen_annotate(struct diff_case *c)
         ZydisDecodedInstruction insn;
         ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
         size_t left = copy.code_len - at;
-        size_t len = decode(&g, copy.code + at, left, &insn, ops) ? insn.length : left;
+        size_t len = encoding_decode(&g, copy.code + at, left, &insn, ops) ? insn.length : left;
 
         if (!emit_raw(&b, copy.code + at, len))
             break;
