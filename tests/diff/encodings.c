@@ -113,6 +113,8 @@ static bool guest_excluded(const ZydisDecodedInstruction *insn)
     case ZYDIS_MNEMONIC_RSM:
     case ZYDIS_MNEMONIC_UD0:
     case ZYDIS_MNEMONIC_UD1:
+    case ZYDIS_MNEMONIC_FFREEP:
+    case ZYDIS_MNEMONIC_FSTPNCE:
     case ZYDIS_MNEMONIC_FXSAVE:
     case ZYDIS_MNEMONIC_FXRSTOR:
     case ZYDIS_MNEMONIC_FSIN:

@@ -4,9 +4,9 @@ Each takes the same image, guest command line and initrd, and gives back what th
 serial port. How a run ended is judged by that text: Bochs has no debug-exit port, and exits with
 status 1 even when it is told to shut down.
 
-Bochs gets no BIOS and no boot loader: guests/lib/rom.S stands where the BIOS would, and Bochs itself
-loads the guest's program and boot parameters into memory before it starts. A topic takes it a few
-tenths of a second.
+Bochs gets no BIOS and no boot loader: guests/lib/rom.S stands where the BIOS would and reads the guest's
+program, boot parameters and initrd from a disk that is made for the run. A topic takes it a few tenths of a
+second.
 """
 import collections
 import os
@@ -41,17 +41,18 @@ class Machine:
     def command(self, image, words, initrd, serial, directory):
         raise NotImplementedError
 
-    def boot(self, image, words=(), initrd=None, timeout=60):
+    def boot(self, image, words=(), initrd=None, timeout=60, stall=None):
+        """-> Outcome. `stall`: end it as well when it has printed nothing for so many seconds."""
         words = ([self.word] if self.word else []) + list(words)
         with tempfile.TemporaryDirectory(prefix="ringdown-guest-") as directory:
             serial = os.path.join(directory, "serial")
             command = self.command(image, " ".join(words), initrd, serial, directory)
             start = time.monotonic()
-            try:
-                done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout)
-                status, errors = done.returncode, done.stderr
-            except subprocess.TimeoutExpired as late:
-                status, errors = None, late.stderr or b""
+            with open(os.path.join(directory, "stderr"), "w+b") as err:
+                child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=err)
+                status = self._wait(child, serial, timeout, stall)
+                err.seek(0)
+                errors = err.read()
             seconds = time.monotonic() - start
             try:
                 with open(serial, "rb") as f:
@@ -60,6 +61,23 @@ class Machine:
                 text = ""
             errors = errors.decode(errors="replace") + self.log(directory)
         return Outcome([line for line in text.split("\n") if line], status, errors, seconds)
+
+    @staticmethod
+    def _wait(child, serial, timeout, stall):
+        """-> exit status; None when the child had to be killed."""
+        end = time.monotonic() + timeout
+        size, quiet_since = 0, time.monotonic()
+        while True:
+            now = time.monotonic()
+            if stall and os.path.exists(serial) and os.path.getsize(serial) != size:
+                size, quiet_since = os.path.getsize(serial), now
+            try:
+                return child.wait(timeout=0.05 if not stall else 0.2)
+            except subprocess.TimeoutExpired:
+                if now >= end or (stall and now - quiet_since > stall):
+                    child.kill()
+                    child.wait()
+                    return None
 
     def log(self, directory):
         """What the machine wrote elsewhere about a run that went wrong."""
@@ -106,9 +124,12 @@ class Bochs(Machine):
         self.cpu = self.MODELS[cpu] if cpu else self.MODEL
 
     def command(self, image, words, initrd, serial, directory):
-        images = [] if is_rom(image) else self._images(image, words, initrd, directory)
         rom = image if is_rom(image) else os.path.join(os.path.dirname(os.path.abspath(image)), "bochs.rom")
-        lines = [
+        disk = [] if is_rom(image) else [
+            "ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14",
+            "ata0-master: type=disk, mode=flat, path=%s, cylinders=%d, heads=16, spt=63" % self._disk(image, words, initrd,
+                                                                                                      directory + "/disk")]
+        lines = disk + [
             "megs: %d" % MEGABYTES,
             "cpu: model=%s, count=1, ips=50000000, reset_on_triple_fault=0, ignore_bad_msrs=0" % self.cpu,
             "romimage: file=%s" % rom,
@@ -123,16 +144,15 @@ class Bochs(Machine):
             "info: action=ignore",
             "debug: action=ignore",
         ]
-        lines += ["optramimage%d: file=%s, address=0x%x" % (i + 1, file, address) for i, (file, address) in enumerate(images)]
         with open(directory + "/config", "w") as f:
             f.write("\n".join(lines) + "\n")
         with open(directory + "/debugger", "w") as f:
             f.write("continue\n")  # Debian's Bochs starts in its debugger
         return ["bochs-bin", "-q", "-f", directory + "/config", "-rc", directory + "/debugger"]
 
-    def _images(self, image, words, initrd, directory):
-        """-> (file, physical address) of what a boot loader would put into memory; see "The Linux/x86 Boot
-        Protocol" for the fields."""
+    def _disk(self, image, words, initrd, path):
+        """Write the disk that guests/lib/rom.S reads; -> (path, cylinders). See "The Linux/x86 Boot Protocol" for
+        the fields."""
         with open(image, "rb") as f:
             data = f.read()
         size = (data[0x1F1] + 1) * 512
@@ -144,14 +164,18 @@ class Bochs(Machine):
             with open(initrd, "rb") as f:
                 parts.append((f.read(), self.INITRD))
             struct.pack_into("<II", params, 0x218, self.INITRD, len(parts[1][0]))
-        parts.insert(0, (bytes(params) + words.encode() + b"\0", self.PARAMS))
-        images = []
-        for i, (part, address) in enumerate(parts):
-            path = "%s/image%d" % (directory, i)
-            with open(path, "wb") as f:
-                f.write(part)
-            images.append((path, address))
-        return images
+        parts.append((bytes(params) + words.encode() + b"\0", self.PARAMS))
+        table, sectors = struct.pack("<I", self.PARAMS), 1
+        for part, address in parts:
+            table += struct.pack("<III", sectors, (len(part) + 511) // 512, address)
+            sectors += (len(part) + 511) // 512
+        cylinders = (sectors + 1007) // 1008
+        with open(path, "wb") as f:
+            f.write(table.ljust(512, b"\0"))
+            for part, _ in parts:
+                f.write(part + bytes(-len(part) % 512))
+            f.truncate(cylinders * 1008 * 512)
+        return path, cylinders
 
     def log(self, directory):
         try:
