@@ -185,7 +185,7 @@ static enum exit_reason io_string(struct vcpu *cpu, uint64_t arg,
                            .size = carg_osize(arg),
                            .port = (uint16_t)cpu->gpr[EDX],
                            .mask = carg_asize(arg) == 2 ? 0xffffu : UINT32_MAX };
-    bool repeats = carg_rep(arg) != REP_NONE;
+    bool repeats = carg_rep(arg) != REP_NONE, a20_off = cpu->a20_off;
     enum x86_rc rc;
 
     s.step = cpu->eflags_df ? 0u - s.size : s.size;
@@ -199,7 +199,7 @@ static enum exit_reason io_string(struct vcpu *cpu, uint64_t arg,
         if (repeats)
             cpu->gpr[ECX] = masked(cpu->gpr[ECX], cpu->gpr[ECX] - 1, s.mask);
         if (!repeats || !(cpu->gpr[ECX] & s.mask))
-            return wants_dispatcher(cpu) ? end_dispatch_next(cpu) : EXIT_RESUME;
+            return wants_dispatcher(cpu) || cpu->a20_off != a20_off ? end_dispatch_next(cpu) : EXIT_RESUME;
         if (must_make_way(cpu) || wants_dispatcher(cpu))
             return end_repeating(cpu); /* EIP is still that of the instruction: it goes on there */
     }

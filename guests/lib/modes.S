@@ -121,8 +121,15 @@ real_end:
         movl    %esp, R(real_context + CTX_ESP)
         movl    %cr0, %eax
         movl    %eax, R(real_old_cr0)
-        lgdtl   R(real_protected_gdtr)
+        inb     $0x92, %al                      /* the run may have masked A20, and C lies at 1 MiB */
+        testb   $2, %al
+        jnz     1f
+        orb     $2, %al
+        andb    $0xfe, %al
+        outb    %al, $0x92
+1:      lgdtl   R(real_protected_gdtr)
         lidtl   R(real_protected_idtr)
+        movl    R(real_old_cr0), %eax
         orb     $1, %al
         movl    %eax, %cr0
         ljmpl   $SEL_KCODE, $real_back
