@@ -633,6 +633,51 @@ static void armed_late(void)
     check_done("disarmed_for_a_hot_store", &c);
 }
 
+/* ---- large and global pages ---------------------------------------------------------------------------------------- */
+
+#define LARGE 0xc00000u /* 4 MiB, mapped by one entry */
+
+SNIPPET(l_stores, "mov $3, %ecx; 1: mov %ecx, (%ebx); mov %ecx, 0x1000(%ebx); mov 0x2000(%ebx), %eax; dec %ecx; jnz 1b; nop");
+
+static void large_pages(int ring)
+{
+    for (unsigned kind = ON_WRITE; kind <= ON_ACCESS; kind += ON_ACCESS - ON_WRITE) {
+        struct context c = context_new(ring, l_stores);
+
+        c.ebx = LARGE;
+        run_armed(&c, l_stores);
+        check_record("large_page_without", WANT());
+        c = context_new(ring, l_stores);
+        c.ebx = LARGE;
+        arm(0, kind, LARGE + 0x1000, 4);
+        arm(1, kind, LARGE + 0x2000, 4);
+        run_armed(&c, l_stores);
+        check_done("large_page", &c);
+        if (kind == ON_WRITE)
+            check_record("large_page_writes", WANT(AT(13, 1), AT(13, 1), AT(13, 1)));
+        else
+            check_record("large_page_accesses",
+                         WANT(AT(13, 1), AT(19, 2), AT(13, 1), AT(19, 2), AT(13, 1), AT(19, 2)));
+    }
+}
+
+static void paging_kinds(void)
+{
+    uint32_t entry = page_directory[LARGE >> 22];
+
+    set_cr4(get_cr4() | 0x90);
+    for (unsigned global = 0; global <= 1; global++) {
+        page_directory[LARGE >> 22] = LARGE | PTE_P | PTE_W | PTE_U | PTE_PS | (global ? PTE_G : 0);
+        set_cr4(get_cr4() & ~0x80u);
+        set_cr4(get_cr4() | 0x80);
+        large_pages(0);
+        large_pages(3);
+    }
+    page_directory[LARGE >> 22] = entry;
+    set_cr4(get_cr4() & ~0x90u);
+    large_pages(0);
+}
+
 /* ---- the registers themselves ------------------------------------------------------------------------------------ */
 
 SNIPPET(g_read, "mov %dr7, %eax; nop");
@@ -753,6 +798,7 @@ void guest_main(void)
     instructions();
     before_fetch_faults();
     armed_late();
+    paging_kinds();
     general_detect();
     status();
 }

@@ -516,9 +516,51 @@ static void check_16_bit(const char *name, struct context c, const uint32_t *wan
     check_record(name, want, count);
 }
 
+/* Real mode: the handler counts at DS:10h and lists the IPs it comes from, DR6 of the last one at DS:14h. */
+SNIPPET16(x_handler, "push %ax; push %bx; push %bp; mov %sp, %bp; incw 0x10; movw 0x10, %bx; addw %bx, %bx;"
+                     "movw 6(%bp), %ax; movw %ax, 0x20(%bx); pushl %eax; movl %dr6, %eax; movl %eax, 0x14;"
+                     "popl %eax; pop %bp; pop %bx; pop %ax; iret");
+SNIPPET16(x_stack, "nop; movw %ss, %ax; movw %ax, %ss; nop; sti; cli; xorw %ax, %ax; push %ax; popf; nop");
+
+static void check_real(const char *name, const void *code, size_t bytes, uint32_t eflags, const uint16_t *want, unsigned count)
+{
+    struct context c = real_new();
+
+    code_place(code, bytes, 0);
+    PLACE(x_handler, 0x800);
+    ivt_set(1, CODE_SEG, 0x800);
+    memset((void *)DATA_AT, 0, 0x80);
+    c.eflags |= eflags;
+    c.edi = 0x100;
+    set_dr6(DR6_NONE);
+    set_dr7(armed | 0x400);
+    real_run(&c);
+    set_dr7(0x400);
+    armed = 0;
+    check_done(name, &c);
+    check_eq(name, peek16(DATA_AT + 0x10), count);
+    for (unsigned i = 0; i < count; i++)
+        check_eq(name, peek16(DATA_AT + 0x22 + 2 * i), want[i]);
+}
+
+static void real_mode(void)
+{
+    arm(0, ON_WRITE, DATA_AT + 0x41, 1);
+    check_real("real_breakpoint", x_line, (size_t)(x_line_end - x_line), 0, (const uint16_t[]){ 4 }, 1);
+    check_eq("real_breakpoint_dr6", peek(DATA_AT + 0x14), DR6_NONE | 1);
+    check_real("real_steps", x_line, (size_t)(x_line_end - x_line), EFL_TF,
+               (const uint16_t[]){ 1, 4, 5, 6, 9, 9, 11, 12 }, 8);
+    check_eq("real_steps_dr6", peek(DATA_AT + 0x14), DR6_NONE | 0x4000);
+    check_real("real_steps_and_shadows", x_stack, (size_t)(x_stack_end - x_stack), EFL_TF,
+               (const uint16_t[]){ 1, 3, 6, 7, 8, 10, 11, 12 }, 8);
+}
+
 static void other_modes(void)
 {
     modes_init();
+    paging_off();
+    real_mode();
+    paging_on();
     PLACE(x_line, 0);
     arm(0, ON_WRITE, DATA_AT + 0x41, 1);
     arm(1, ON_WRITE, STACK_AT + STACK_TOP - 2, 2);
