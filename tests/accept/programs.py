@@ -1,10 +1,12 @@
-"""Real programs that boot by themselves: memtest86+, GRUB Invaders, GNU Mach, iPXE, SeaBIOS.
+"""Real programs that boot by themselves: memtest86+, GRUB Invaders, GNU Mach, iPXE, SeaBIOS, Linux as an ELF file.
 
 Each function starts the program, watches it do its work and returns a figure, or raises Fail. `vmm` is a list of
 arguments, the program first; more of them (such as -accel bt,mem=checked) may follow.
 """
+import lzma
 import os
 import re
+import struct
 import subprocess
 import sys
 import tempfile
@@ -144,7 +146,7 @@ def invaders(vmm):
     return '%d aliens; the ship at column %d goes to %d by a key and back, space shoots' % (aliens, start, left)
 
 
-# ---- GNU Mach, iPXE, SeaBIOS ---------------------------------------------------------------------
+# ---- GNU Mach, Linux by PVH, iPXE, SeaBIOS ---------------------------------------------------------------------
 
 def gnumach(vmm):
     """GNU Mach starts and asks for the bootstrap code that nobody gave it, as on QEMU."""
@@ -153,6 +155,34 @@ def gnumach(vmm):
         g.expect(rb'GNU Mach 1\.8', 60)
         g.expect(rb'No bootstrap code loaded with the kernel', 60)
         return 'asks for its bootstrap code after %.1f s' % (time.monotonic() - g.started)
+
+
+def vmlinux(bzimage, to):
+    """The ELF file that a bzImage of Debian's decompresses."""
+    with open(bzimage, 'rb') as f:
+        data = f.read()
+    ofs, length = struct.unpack_from('<II', data, 0x248)
+    start = (data[0x1f1] + 1) * 512 + ofs
+    with open(to, 'wb') as f:
+        f.write(lzma.LZMADecompressor().decompress(data[start:start + length]))
+
+
+def pvh(vmm):
+    """Debian's PAE kernel as an ELF file: entered by the PVH protocol, with command line and initrd."""
+    with tempfile.TemporaryDirectory(prefix='ringdown-pvh-') as d:
+        kernel = os.path.join(d, 'vmlinux')
+        vmlinux(program('vmlinuz-686-pae'), kernel)
+        argv = vmm + ['-kernel', kernel, '-initrd', program('initrd.gz'), '-append', 'console=ttyS0', '-m', '256M',
+                      '-nographic', '-no-reboot']
+        with Guest(argv, transcript('pvh')) as g:
+            g.ready(120)
+            took = g.prompt(60)
+            if g.must('cat /proc/cmdline').strip() != 'console=ttyS0':
+                raise Fail('another command line')
+            status = g.poweroff(60)
+    if status != 0:
+        raise Fail('status %d after poweroff -f' % status)
+    return 'vmlinux of 686-pae at its prompt after %.1f s' % took
 
 
 def refused(vmm, path, *words):
@@ -199,5 +229,5 @@ def seabios(vmm, rom='/usr/share/seabios/bios-256k.bin', timeout=60):
     return '%s: at its boot prompt after %.1f s' % (version, time.monotonic() - started)
 
 
-ALL = {'memtest': memtest, 'invaders': invaders, 'gnumach': gnumach, 'ipxe': ipxe, 'seabios': seabios}
+ALL = {'memtest': memtest, 'invaders': invaders, 'gnumach': gnumach, 'pvh': pvh, 'ipxe': ipxe, 'seabios': seabios}
 ERRORS = (Fail, GuestError, OSError, subprocess.SubprocessError)
