@@ -3,6 +3,7 @@
 #define CLI_FIRMWARE_H
 
 #include "cli/file.h"
+#include "cli/load.h"
 #include "cli/options.h"
 #include "monitor/machine.h"
 
@@ -12,6 +13,17 @@ struct firmware {
     uint8_t *rom; /* page-aligned copy; NULL: none */
     uint32_t rom_bytes;
     struct file_image vga;
+    struct {
+        struct file_image file;
+        char name[56]; /* genroms/NAME */
+    } option[OPTIONS_ROMS_MAX + 1];
+    unsigned options;
+    /* A kernel, as a boot ROM loads it. setup NULL: none */
+    uint8_t *setup;
+    uint32_t setup_bytes;
+    const struct boot_files *files;
+    const char *cmdline;
+    uint8_t word[8][4]; /* addresses and sizes */
 };
 
 /**
@@ -23,6 +35,10 @@ struct firmware {
  */
 bool firmware_open(struct firmware *fw, const struct options *o, char error[FIRMWARE_ERROR_BYTES]);
 void firmware_close(struct firmware *fw);
+
+/** Hand over the kernel of -kernel, which `files` holds and outlives fw. false: `error` says why not. */
+bool firmware_add_kernel(struct firmware *fw, const struct options *o, const struct boot_files *files,
+                         char error[FIRMWARE_ERROR_BYTES]);
 
 /** Enter it all in a machine's configuration. It must outlive the machine. */
 void firmware_configure(const struct firmware *fw, struct machine_config *config);

@@ -298,7 +298,7 @@ static bool machine_up(struct session *s, char error[LOAD_ERROR_BYTES])
     struct boot_entry entry;
     struct vm_config config = make_config(s);
 
-    if (s->options.kernel && !boot_files_place(&s->files, &s->options, s->ram, &entry, error))
+    if (!s->firmware.rom && !boot_files_place(&s->files, &s->options, s->ram, &entry, error))
         return false;
     s->vm = vm_new(&config);
     if (!s->vm) {
@@ -309,7 +309,7 @@ static bool machine_up(struct session *s, char error[LOAD_ERROR_BYTES])
     hosted_attach(s->vm->cpu, bt_signal_stub(s->vm->cpu->bt));
     if (s->hmp)
         hmp_attach(s->hmp, s->vm);
-    if (s->options.kernel) /* firmware starts where reset leaves the processor */
+    if (!s->firmware.rom) /* firmware starts where reset leaves the processor */
         boot_enter(s->vm->cpu, &entry);
     return true;
 }
@@ -386,7 +386,7 @@ static int run(struct session *s)
         machine_down(s);
         if (!is_reset(s, &exit_info))
             return status_of(&exit_info);
-        if (s->options.kernel) /* firmware finds what a reset leaves */
+        if (!s->firmware.rom) /* firmware finds what a reset leaves */
             hosted_ram_clear();
     }
 }
@@ -465,6 +465,9 @@ static int start(struct session *s)
     if (s->options.kernel && !boot_files_open(&s->files, &s->options, error))
         return complain(STATUS_RUNTIME, error);
     if (!firmware_open(&s->firmware, &s->options, error))
+        return complain(STATUS_RUNTIME, error);
+    if (s->firmware.rom && s->options.kernel &&
+        !firmware_add_kernel(&s->firmware, &s->options, &s->files, error))
         return complain(STATUS_RUNTIME, error);
     if (s->firmware.rom && !s->options.no_vga && !s->firmware.vga.bytes)
         fputs("ringdown: warning: no VGA firmware found (vgabios-isavga.bin): see -L\n", stderr);

@@ -199,6 +199,16 @@ static bool opt_bios(struct options *o, const char *value)
     return true;
 }
 
+static bool opt_option_rom(struct options *o, const char *value)
+{
+    if (!*value || strchr(value, ','))
+        return fail(o, "-option-rom '" SHOWN "': use the name of a file, without properties", value);
+    if (o->option_rom_count == OPTIONS_ROMS_MAX)
+        return fail(o, "-option-rom '" SHOWN "': only %u can be given", value, OPTIONS_ROMS_MAX);
+    o->option_rom[o->option_rom_count++] = value;
+    return true;
+}
+
 static bool opt_data_dir(struct options *o, const char *value)
 {
     if (!strcmp(value, "help")) {
@@ -791,6 +801,7 @@ static const struct option {
     { "vga",       true,  opt_vga },
     { "bios",      true,  opt_bios },
     { "L",         true,  opt_data_dir },
+    { "option-rom", true, opt_option_rom },
     { "debugcon",  true,  opt_debugcon },
     { "global",    true,  opt_global },
     { "no-reboot", false, opt_no_reboot },
@@ -823,7 +834,7 @@ static const struct option {
     { "mon", true, NULL }, { "msg", true, NULL }, { "mtdblock", true, NULL }, { "netdev", true, NULL },
     { "no-acpi", false, NULL }, { "no-fd-bootchk", false, NULL }, { "no-hpet", false, NULL },
     { "no-shutdown", false, NULL }, { "numa", true, NULL }, { "object", true, NULL },
-    { "option-rom", true, NULL }, { "overcommit", true, NULL }, { "pflash", true, NULL },
+    { "overcommit", true, NULL }, { "pflash", true, NULL },
     { "pidfile", true, NULL }, { "plugin", true, NULL }, { "preconfig", false, NULL }, { "qmp", true, NULL },
     { "qmp-pretty", true, NULL }, { "readconfig", true, NULL }, { "run-with", true, NULL },
     { "runas", true, NULL }, { "sd", true, NULL }, { "seed", true, NULL },
@@ -844,6 +855,8 @@ const char options_help[] =
     "  -initrd FILE         initial RAM disk; modules of a multiboot kernel: \"FILE ARGS,FILE ARGS\"\n"
     "  -append TEXT         kernel command line\n"
     "  -bios FILE           firmware image of 64K to 512K, run from the reset vector\n"
+    "                       With -kernel too, it boots a bzImage by QEMU's linuxboot_dma.bin\n"
+    "  -option-rom FILE     a ROM that firmware runs\n"
     "  -L DIR               where firmware is looked for by its bare name; -L help lists more\n"
     "  -m SIZE              guest memory: MiB, or with K, M, G (default 128M)\n"
     "  -cpu MODEL[,+F][,-F] processor model, features added or taken away; -cpu help lists both\n"
@@ -936,8 +949,8 @@ static bool finish(struct options *o)
     stdio += o->debugcon.kind == SERIAL_STDIO;
     if (stdio > 1)
         return fail(o, "stdio may be given once only, to a serial port, the monitor or the debug console");
-    if (o->kernel && o->bios)
-        return fail(o, "-kernel is loaded without firmware: leave -bios out, or -kernel to run the firmware");
+    if (o->option_rom_count && !o->bios)
+        return fail(o, "-option-rom needs -bios FILE, which runs it");
     if (!o->kernel && (o->initrd || o->append))
         return fail(o, "%s needs -kernel FILE", o->initrd ? "-initrd" : "-append");
     if (!o->kernel && !o->bios)

@@ -11,6 +11,7 @@
 
 #define OPTIONS_SERIAL_MAX 4u
 #define OPTIONS_CPU_FLAGS_MAX 32u
+#define OPTIONS_ROMS_MAX   4u
 #define OPTIONS_DIRS_MAX   8u
 #define OPTIONS_RAM_MIN    (2ull << 20)
 #define OPTIONS_RAM_MAX    (3072ull << 20)
@@ -45,6 +46,8 @@ struct options {
     const char *bios;                     /* firmware image; NULL: none          */
     const char *data_dir[OPTIONS_DIRS_MAX]; /* -L: where firmware is looked for  */
     unsigned data_dir_count;
+    const char *option_rom[OPTIONS_ROMS_MAX];
+    unsigned option_rom_count;
     bool no_vga; /* firmware gets no VGA ROM            */
     uint64_t ram_bytes;
     const char *cpu; /* model name; NULL: the default       */

@@ -101,7 +101,28 @@ struct fw_file {
     const uint8_t *data;
     uint32_t bytes;
 };
-#define MACHINE_FW_FILES 8u
+/** An item of fw_cfg that has a fixed number: what a boot ROM loads. */
+struct fw_item {
+    uint16_t key; /* FW_* */
+    const uint8_t *data;
+    uint32_t bytes;
+};
+enum fw_key {
+    FW_KERNEL_ADDR = 0x07,
+    FW_KERNEL_SIZE = 0x08,
+    FW_INITRD_ADDR = 0x0a,
+    FW_INITRD_SIZE = 0x0b,
+    FW_KERNEL_DATA = 0x11,
+    FW_INITRD_DATA = 0x12,
+    FW_CMDLINE_ADDR = 0x13,
+    FW_CMDLINE_SIZE = 0x14,
+    FW_CMDLINE_DATA = 0x15,
+    FW_SETUP_ADDR = 0x16,
+    FW_SETUP_SIZE = 0x17,
+    FW_SETUP_DATA = 0x18,
+};
+#define MACHINE_FW_FILES 12u
+#define MACHINE_FW_ITEMS 12u
 
 struct machine_config {
     uint64_t ram_bytes;
@@ -111,6 +132,8 @@ struct machine_config {
     uint32_t rom_bytes;
     struct fw_file fw_file[MACHINE_FW_FILES];
     unsigned fw_file_count;
+    struct fw_item fw_item[MACHINE_FW_ITEMS];
+    unsigned fw_item_count;
     struct vm_clock_source clock;
     struct chardev serial[4];          /* ops NULL: port absent (serial[0] is 3f8, IRQ 4) */
     int64_t rtc_epoch;                 /* seconds since 1970 at power-on (UTC)            */

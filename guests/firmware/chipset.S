@@ -344,9 +344,10 @@ finish:
 1:      inb     %dx, %al                        /* all of it has to be out */
         testb   $0x40, %al
         jz      1b
-        cmpl    $0, FAILURES                    /* exit status 1 or 3 */
+        cmpl    $0, FAILURES                    /* GUEST_PASS, GUEST_FAIL: see guest.h */
         setne   %al
         movzbl  %al, %eax
+        addl    $0x10, %eax
         outl    %eax, $0xf4
         movw    $words_shutdown, %si            /* Bochs */
         movw    $0x8900, %dx

@@ -37,7 +37,7 @@ enum fw_cfg_key {
 #define FEATURE_PORTS 0x01
 #define FEATURE_DMA   0x02
 
-#define FILES_MAX   16u
+#define FILES_MAX   24u
 #define NAME_BYTES  56u
 #define ENTRY_BYTES 64u
 #define E820_BYTES  20u
@@ -48,7 +48,7 @@ enum fw_cfg_key {
 #define DMA_SKIP   0x04u
 #define DMA_SELECT 0x08u
 #define DMA_WRITE  0x10u
-#define DMA_MAX    (16u << 20) /* no item is longer */
+#define DMA_ZEROS  (1u << 20) /* past an item's end, no more than this at a time */
 #define DMA_CHUNK  512u
 
 struct fw_cfg_state {
@@ -115,12 +115,16 @@ static struct item find_item(const struct fw_cfg *f)
     static const uint8_t signature[] = { 'Q', 'E', 'M', 'U' };
     static const uint8_t features[] = { FEATURE_PORTS | FEATURE_DMA, 0, 0, 0 };
     static const uint8_t one[] = { 1, 0 };
+    const struct machine_config *c = machine_config_of(f->m);
     unsigned key = f->s.key & KEY_MASK;
 
     if (f->s.key & KEY_ARCH)
         return (struct item){ NULL, 0 };
     if (key >= KEY_FILES && key - KEY_FILES < f->count)
         return f->file[key - KEY_FILES];
+    for (unsigned i = 0; i < c->fw_item_count && i < MACHINE_FW_ITEMS; i++)
+        if (c->fw_item[i].key == key)
+            return (struct item){ c->fw_item[i].data, c->fw_item[i].bytes };
     switch (key) {
     case KEY_SIGNATURE:
         return (struct item){ signature, sizeof signature };
@@ -177,24 +181,35 @@ static void port_write(void *dev, uint64_t addr, unsigned size, uint32_t value)
 /* ---- DMA ------------------------------------------------------------------------------------------------
  */
 
+static void write_zeros(const struct machine_config *c, uint64_t pa, uint32_t bytes)
+{
+    static const uint8_t zeros[DMA_CHUNK];
+
+    for (uint32_t n; bytes; bytes -= n, pa += n) {
+        n = bytes < DMA_CHUNK ? bytes : DMA_CHUNK;
+        c->mem_write(c->mem_ctx, pa, zeros, n);
+    }
+}
+
 /* Carry a transfer out. @return the control word for the guest: 0 or DMA_ERROR. */
 static uint32_t transfer(struct fw_cfg *f, uint32_t control, uint32_t bytes, uint64_t pa)
 {
     const struct machine_config *c = machine_config_of(f->m);
-    uint8_t buf[DMA_CHUNK];
+    struct item item;
 
     if (control & DMA_SELECT)
         select_item(f, (uint16_t)(control >> 16));
     if (!(control & (DMA_READ | DMA_SKIP)))
         return control & DMA_WRITE ? DMA_ERROR : 0;
-    if (bytes > DMA_MAX)
+    item = find_item(f);
+    uint32_t left = f->s.at < item.bytes ? item.bytes - f->s.at : 0, n = bytes < left ? bytes : left;
+    if (bytes - n > DMA_ZEROS)
         return DMA_ERROR;
-    for (uint32_t n; bytes; bytes -= n, pa += n) {
-        n = bytes < DMA_CHUNK ? bytes : DMA_CHUNK;
-        take(f, buf, n);
-        if (control & DMA_READ)
-            c->mem_write(c->mem_ctx, pa, buf, n);
-    }
+    if (n && (control & DMA_READ))
+        c->mem_write(c->mem_ctx, pa, item.data + f->s.at, n);
+    f->s.at += n;
+    if (control & DMA_READ)
+        write_zeros(c, pa + n, bytes - n);
     return 0;
 }
 

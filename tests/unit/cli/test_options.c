@@ -251,7 +251,9 @@ static void errors_name_the_offender_and_what_would_do(void **state)
         const char *line, *offender, *advice;
     } cases[] = {
         { "", "nothing to run", "-bios" },
-        { "-bios b -kernel k", "-kernel", "-bios" },
+        { "-kernel k -option-rom r", "-option-rom", "-bios" },
+        { "-bios b -option-rom r,bootindex=1", "bootindex", "name of a file" },
+        { "-bios b -option-rom 1 -option-rom 2 -option-rom 3 -option-rom 4 -option-rom 5", "'5'", "4" },
         { "-bios b -initrd i", "-initrd", "-kernel" },
         { "-bios b -L 1 -L 2 -L 3 -L 4 -L 5 -L 6 -L 7 -L 8 -L 9", "'9'", "8" },
         { "-bios b -debugcon vc", "-debugcon 'vc'", "file:PATH" },

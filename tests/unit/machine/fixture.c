@@ -89,6 +89,8 @@ static int setup(void **state, bool has_rom)
         .rom_bytes = has_rom ? sizeof rom : 0,
         .fw_file = { { "etc/test", file, sizeof file } },
         .fw_file_count = 1,
+        .fw_item = { { FW_CMDLINE_DATA, file, sizeof file } },
+        .fw_item_count = 1,
         .debugcon = { .ops = &serial_ops, .ctx = f },
         .debugcon_port = 0x402,
         .intr_ctx = f,

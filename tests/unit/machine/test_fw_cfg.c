@@ -71,6 +71,17 @@ static void fixed_items(void **state)
     assert_int_equal(le32(buf), 0);
 }
 
+static void numbered_items_are_the_configuration_s(void **state)
+{
+    struct fixture *f = *state;
+    uint8_t buf[4];
+
+    read_item(f, 0x15, buf, 4);
+    assert_memory_equal(buf, "abc\0", 4);
+    read_item(f, 0x14, buf, 4);
+    assert_int_equal(le32(buf), 0);
+}
+
 static void files_are_found_by_name(void **state)
 {
     struct fixture *f = *state;
@@ -125,7 +136,8 @@ static void dma_refuses_writes_and_nonsense(void **state)
 
     assert_int_equal(dma(f, 0x10, 4, DATA_PA), 1);
     assert_int_equal(dma(f, 0x02, 0xffffffff, DATA_PA), 1);
-    assert_int_equal(dma(f, 0x02, 16u << 20, 0xfffff000), 0); /* where there is no memory */
+    assert_int_equal(dma(f, 0x02, 2u << 20, 0xfffff000), 1); /* that many zeros */
+    assert_int_equal(dma(f, 0x02, 1u << 20, 0xfffff000), 0); /* where there is no memory */
     out_port(f, 0x518, 2, 0x1234);                            /* narrow accesses start nothing */
     out_port(f, 0x514, 4, 0xffffffff);
     out_port(f, 0x518, 4, 0xffffffff);
@@ -234,6 +246,7 @@ int main(void)
 #define T(name) cmocka_unit_test_setup_teardown(name, fixture_setup_rom, fixture_teardown)
     const struct CMUnitTest tests[] = {
         T(fixed_items),
+        T(numbered_items_are_the_configuration_s),
         T(files_are_found_by_name),
         T(dma_selects_skips_and_reads),
         T(dma_refuses_writes_and_nonsense),
