@@ -37,11 +37,19 @@ static uint32_t cpuid(uint32_t leaf, char reg)
     return reg == 'a' ? a : d;
 }
 
+#define HAS_PSE   (cpuid(1, 'd') & 1u << 3)
+#define HAS_PAE   (cpuid(1, 'd') & 1u << 6)
+#define HAS_PAT   (cpuid(1, 'd') & 1u << 16)
+#define HAS_PSE36 (cpuid(1, 'd') & 1u << 17)
+#define HAS_MMX   (cpuid(1, 'd') & 1u << 23)
+#define HAS_FXSR  (cpuid(1, 'd') & 1u << 24)
+#define HAS_SSE   (cpuid(1, 'd') & 1u << 25)
+
 static unsigned maxphyaddr(void)
 {
     if (cpuid(0x80000000, 'a') >= 0x80000008)
         return cpuid(0x80000008, 'a') & 0xff;
-    return cpuid(1, 'd') & (1u << 6 | 1u << 17) ? 36 : 32;
+    return HAS_PAE || HAS_PSE36 ? 36 : 32;
 }
 
 /* Where fetches go there is a RET, which stores have overwritten. */
@@ -126,7 +134,7 @@ static void rights_of_two_levels(void)
                         bits = want != ~0u ? 0 : kind == WRITE || kind == RMW ? PTE_A | PTE_D : PTE_A;
                         if (table[0] != (PAGE | t | bits) || (want == ~0u && *pde != (address_of(table) | d | PTE_A)))
                             report("A and D", &wrong_bits, *pde, table[0], &c, want);
-                        if (t)
+                        if (t || !HAS_PSE)
                             continue;
                         /* the same rights in the entry of a large page */
                         set_cr4(get_cr4() | CR4_PSE);
@@ -153,19 +161,19 @@ static void rights_of_two_levels(void)
 
 static void reserved_of_large_pages(void)
 {
-    uint32_t *pde = &page_directory[VA >> 22], edx = cpuid(1, 'd');
-    /* address bits 32 and up begin at bit 13 */
-    uint32_t top = edx & 1u << 17 ? (maxphyaddr() < 40 ? maxphyaddr() : 40) - 19 : 13;
+    uint32_t *pde = &page_directory[VA >> 22];
+    /* address bits 32 and up begin at bit 13, behind the PAT bit */
+    uint32_t top = HAS_PSE36 ? (maxphyaddr() < 40 ? maxphyaddr() : 40) - 19 : HAS_PAT ? 13 : 12;
     uint32_t wrong = 0;
 
     set_cr4(get_cr4() | CR4_PSE);
-    for (uint32_t bit = 13; bit < 22; bit++)
+    for (uint32_t bit = 12; bit < 22; bit++)
         for (int ring = 0; ring < 4; ring += 3)
             for (int kind = READ; kind <= EXEC; kind++) {
                 uint32_t want = 9 | (ring ? 4u : 0) | (kind == WRITE || kind == RMW ? 2u : 0);
                 struct context c;
 
-                if (bit < top || (kind == EXEC && option_given("qemu"))) /* it would run what is not there */
+                if ((bit < top && (bit > 12 || HAS_PAT)) || (kind == EXEC && option_given("qemu"))) /* it would run what is not there */
                     continue;
                 *pde = (PAGE & 0xffc00000u) | PTE_PS | RWU | 1u << bit;
                 flush();
@@ -186,13 +194,27 @@ static void reserved_of_large_pages(void)
                     report("reserved and absent", &wrong, *pde, bit, &c, want & ~9u);
             }
     check_eq("reserved_bits_of_large_pages", wrong, 0);
-    if (edx & 1u << 16) {
+    if (HAS_PAT) {
         *pde = (PAGE & 0xffc00000u) | PTE_PS | RWU | 1u << 12;
         flush();
         struct context c = access(3, w_read, VA + 0x10);
         check_done("pat_of_a_large_page", &c);
     }
-    if (edx & 1u << 17) { /* at 4 GiB and 64 GiB - 4 MiB, where there is no memory */
+    /* bit 7 of an entry of a table */
+    *pde = address_of(table) | RWU;
+    table[0] = PAGE | RWU | 0x80;
+    flush();
+    struct context c = access(3, w_read, VA + 0x10);
+    if (HAS_PAT)
+        check_done("pat_of_a_page", &c);
+    else
+        check_fault("reserved_bit_7_of_a_page", &c, V_PF, 13);
+    set_cr4(get_cr4() & ~CR4_PSE);
+    flush();
+    c = access(3, w_read, VA + 0x10);
+    check_done("bit_7_of_a_page_without_PSE", &c);
+    set_cr4(get_cr4() | CR4_PSE);
+    if (HAS_PSE36) { /* at 4 GiB and 64 GiB - 4 MiB, where there is no memory */
         for (uint32_t high = 1; high < 16; high += 14) {
             uint32_t keep = peek(0x345678);
             struct context c;
@@ -213,7 +235,7 @@ static void reserved_of_large_pages(void)
     poke(PAGE + 0x20, 0x1234abcd);
     *pde = address_of(table) | PTE_PS | RWU;
     flush();
-    struct context c = access(3, w_read, VA + 0x20);
+    c = access(3, w_read, VA + 0x20);
     check_eq("without_PSE_it_is_a_table", c.ecx, 0x1234abcd);
     set_cr4(get_cr4() | CR4_PSE);
     set_cr4(get_cr4() & ~CR4_PSE);
@@ -502,13 +524,16 @@ static void two_pages(void)
     uint32_t *pde = &page_directory[VA >> 22];
 
     *pde = address_of(table) | RWU;
-    set_cr4(get_cr4() | 0x200);
+    if (HAS_FXSR)
+        set_cr4(get_cr4() | 0x200);
     for (unsigned i = 0; i < sizeof splits / sizeof splits[0]; i++) {
         const struct split *s = &splits[i];
         uint32_t bad = 0, half = s->size > 64 ? 16 : s->size / 2, up = s->is_store ? 2 : 0;
         /* where the access begins, and what it covers */
         uint32_t va = s->is_push ? SECOND + s->size - half : SECOND - half;
 
+        if ((s->code == s_fxsave && !HAS_FXSR) || (s->code == s_movups && !HAS_SSE) || (s->code == s_movq && !HAS_MMX))
+            continue;
         for (int ring = 0; ring < 4; ring += 3) {
             uint32_t user = ring ? 4 : 0;
 
@@ -545,7 +570,8 @@ static void two_pages(void)
         }
         check_eq(name2("split", s->name), bad, 0);
     }
-    set_cr4(get_cr4() & ~0x200u);
+    if (HAS_FXSR)
+        set_cr4(get_cr4() & ~0x200u);
     *pde = 0;
     flush();
 }
@@ -824,15 +850,18 @@ void guest_main(void)
 {
     paging_on();
     rights_of_two_levels();
-    reserved_of_large_pages();
+    if (HAS_PSE)
+        reserved_of_large_pages();
     beyond_memory();
     self_mapped();
     implicit_accesses();
     two_pages();
     strings();
-    pae_on();
-    pae_rights();
-    pae_reserved();
-    pae_pointer_rules();
+    if (HAS_PAE) {
+        pae_on();
+        pae_rights();
+        pae_reserved();
+        pae_pointer_rules();
+    }
     paging_off();
 }
