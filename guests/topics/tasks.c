@@ -168,7 +168,7 @@ static void check_saved32(const char *how, int ring, uint32_t eip, uint32_t efla
     const volatile struct tss *t = &guest_tss;
 
     check_eq(name2(how, "saved_eip"), t->eip, eip);
-    check_eq(name2(how, "saved_eflags"), t->eflags & ~EFL_RF, eflags);
+    check_eq(name2(how, "saved_eflags"), t->eflags, eflags);
     check(name2(how, "saved_registers"),
           t->eax == 0x11111111 && t->ecx == 0x22222222 && t->edx == 0x33333333 && t->ebx == 0x44444444 &&
               t->ebp == 0x55555555 && t->esi == 0x66666666 && t->edi == 0x77777777 && t->esp == was.esp);
@@ -278,12 +278,12 @@ static void through_gates(void)
     check_eq("gp_gate_vector", c.vector, VEC_DONE);
     check_eq("gp_gate_pushes_error_code", other.esp - c.esp, 4);
     check_eq("gp_gate_error_code", peek(c.esp), 0x61 * 8 + 2);
-    check_saved32("gp_gate", 3, address_of(t_gp), 2);
+    check_saved32("gp_gate", 3, address_of(t_gp), EFL_RF | 2);
     reset_tasks();
     guest_idt[V_UD] = TASK_GATE(TASK, 0x85);
     c = start(3, t_ud, 0);
     check_loaded32("ud_gate", &c, EFL_NT);
-    check_saved32("ud_gate", 3, address_of(t_ud), 2);
+    check_saved32("ud_gate", 3, address_of(t_ud), EFL_RF | 2);
 
     /* of 16 bits, a word */
     reset_tasks();
