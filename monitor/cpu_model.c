@@ -18,8 +18,8 @@
 #define PENTIUM2_EDX                                                                                         \
     (PENTIUM_EDX | CPUID_PAE | CPUID_SEP | CPUID_PGE | CPUID_CMOV | CPUID_PAT | CPUID_PSE36 | CPUID_FXSR)
 #define PENTIUM3_EDX (PENTIUM2_EDX | CPUID_SSE)
-#define QEMU32_EDX   (PENTIUM3_EDX | CPUID_SSE2)
-#define PENTIUM4_EDX (QEMU32_EDX | CPUID_CLFSH)
+#define QEMU32_EDX   ((PENTIUM3_EDX | CPUID_SSE2) & ~CPUID_PSE36)
+#define PENTIUM4_EDX (PENTIUM3_EDX | CPUID_SSE2 | CPUID_CLFSH)
 /* What leaf 80000001 of an AMD processor says again. */
 #define AMD_REPEATED                                                                                         \
     (CPUID_FPU | CPUID_VME | CPUID_DE | CPUID_PSE | CPUID_TSC | CPUID_MSR | CPUID_PAE | CPUID_CX8 |          \

@@ -469,8 +469,8 @@ static const struct {
     uint32_t signature, edx;
     bool is_amd;
 } known[] = {
-    { 0x480, 0x00000001, false }, { 0x543, 0x0080013f, false }, { 0x652, 0x0181a97f, false },
-    { 0x686, 0x0381a97f, false }, { 0xf29, 0x0789a97f, false }, { 0xf4a, 0x0789a97f, true },
+    { 0x480, 0x00000001, false }, { 0x543, 0x0080013f, false }, { 0x652, 0x0183a97f, false },
+    { 0x686, 0x0383a97f, false }, { 0xf29, 0x078ba97f, false }, { 0xf4a, 0x078ba97f, true },
     { 0x663, 0x0781a97f, false },
 };
 
