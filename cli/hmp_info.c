@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "cli/hmp_internal.h"
+#include "cli/image.h"
 
 #define SCREEN_BYTES 16384u
 
@@ -21,6 +22,26 @@ static void flag_letters(uint32_t fl, char out[8])
     for (unsigned i = 0; i < 7; i++)
         out[i] = fl & flags[i].bit ? flags[i].letter : '-';
     out[7] = 0;
+}
+
+/* The FXSAVE image: SDM vol. 1, "FXSAVE Area". The registers are parked there while host events are served.
+ */
+static void fpu_registers(struct hmp *hmp)
+{
+    const uint8_t *f = hmp->vm->cpu->fpu;
+
+    hmp_print(hmp, "FCW=%04x FSW=%04x [ST=%u] FTW=%02x MXCSR=%08x\n", get_le16(f), get_le16(f + 2),
+              get_le16(f + 2) >> 11 & 7, f[4], get_le32(f + 24));
+    for (unsigned i = 0; i < 8; i++) {
+        const uint8_t *st = f + 32 + 16 * i;
+        hmp_print(hmp, "ST%u=%04x %016llx%s", i, get_le16(st + 8), (unsigned long long)get_le64(st),
+                  i & 1 ? "\n" : " ");
+    }
+    for (unsigned i = 0; i < 8; i++) {
+        const uint8_t *xmm = f + 160 + 16 * i;
+        hmp_print(hmp, "XMM%02u=%016llx%016llx%s", i, (unsigned long long)get_le64(xmm + 8),
+                  (unsigned long long)get_le64(xmm), i & 1 ? "\n" : " ");
+    }
 }
 
 static void info_registers(struct hmp *hmp)
@@ -45,6 +66,7 @@ static void info_registers(struct hmp *hmp)
     hmp_print(hmp, "DR0=%08x DR1=%08x DR2=%08x DR3=%08x\nDR6=%08x DR7=%08x\n", cpu->dr[0], cpu->dr[1],
               cpu->dr[2], cpu->dr[3], cpu->dr[6], cpu->dr[7]);
     hmp_print(hmp, "EFER=%016llx\n", (unsigned long long)cpu->efer);
+    fpu_registers(hmp);
 }
 
 static void info_screen(struct hmp *hmp)

@@ -199,6 +199,17 @@ static void stop_and_cont_pause_the_vm(void **state)
     assert_false(vm->is_paused);
 }
 
+static void the_power_button_is_pressed(void **state)
+{
+    struct bus_request status = { .space = BUS_PORT, .size = 2, .addr = 0x600 };
+    (void)state;
+    machine_bus(vm->machine, &status);
+    assert_int_equal(status.data & 0x100, 0);
+    answers("system_powerdown", "");
+    machine_bus(vm->machine, &status);
+    assert_int_equal(status.data & 0x100, 0x100); /* PWRBTN_STS of PM1 */
+}
+
 static void quit_and_reset_ask_the_machine(void **state)
 {
     (void)state;
@@ -325,6 +336,9 @@ static void registers_are_shown(void **state)
     assert_non_null(strstr(said, "EDI=cafe0001"));
     assert_non_null(strstr(said, "EIP=00000123"));
     assert_non_null(strstr(said, "CS =f000 ffff0000 0000ffff"));
+    assert_non_null(strstr(said, "FCW=0040 FSW=0000 [ST=0] FTW=ff MXCSR=00001f80"));
+    memcpy(vm->cpu->fpu + 160 + 16, "\1\2\3\4\5\6\7\10\11\12\13\14\15\16\17\20", 16);
+    assert_non_null(strstr(say("info registers"), "XMM01=100f0e0d0c0b0a090807060504030201\n"));
 }
 
 /* ---- keys ------------------------------------------------------------------------------------ */
@@ -407,6 +421,7 @@ int main(void)
         TEST(help_lists_every_command),
         TEST(without_a_machine_commands_say_so),
         TEST(stop_and_cont_pause_the_vm),
+        TEST(the_power_button_is_pressed),
         TEST(quit_and_reset_ask_the_machine),
         TEST(memory_is_shown_in_every_format),
         TEST(code_is_listed),
