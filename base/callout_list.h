@@ -78,10 +78,16 @@ CALLOUT(bound, "BOUND")
 CALLOUT(enter, "ENTER")
 CALLOUT(pusha, "PUSHA")
 CALLOUT(popa, "POPA")
-/* x87 images that hold instruction pointers */
+/* What stores, loads or resets the x87's instruction pointers; the model's MXCSR */
 CALLOUT(fnstenv, "FNSTENV")
 CALLOUT(fnsave, "FNSAVE")
 CALLOUT(fxsave, "FXSAVE")
+CALLOUT(fldenv, "FLDENV")
+CALLOUT(frstor, "FRSTOR")
+CALLOUT(fxrstor, "FXRSTOR")
+CALLOUT(fninit, "FNINIT")
+CALLOUT(fnclex, "FNCLEX")
+CALLOUT(ldmxcsr, "LDMXCSR")
 /* Raised by the translator */
 CALLOUT(raise_ud, "#UD")
 CALLOUT(raise_nm, "#NM")

@@ -65,6 +65,16 @@ void vcpu_update_mode(struct vcpu *cpu)
     cpu->mode = (cpu->mode & MODE_WINDOW) | segment_mode(cpu->segs) | system_mode(cpu);
 }
 
+void vcpu_x87_take_selectors(struct vcpu *cpu)
+{
+    if (cpu->x87_fop & X87_SELECTOR)
+        cpu->x87_fcs = cpu->segs[SEG_CS].sel;
+    if (cpu->x87_seg & X87_SELECTOR)
+        cpu->x87_fds = cpu->segs[cpu->x87_seg & 7u].sel;
+    cpu->x87_fop &= (uint16_t)~X87_SELECTOR;
+    cpu->x87_seg &= (uint16_t)~X87_SELECTOR;
+}
+
 /* x87 and SSE after reset or FINIT: control word 0x37f (0x40 at power-up), MXCSR 0x1f80. */
 static void reset_fpu(struct vcpu *cpu)
 {
@@ -75,6 +85,8 @@ static void reset_fpu(struct vcpu *cpu)
     cpu->fpu[24] = 0x80;
     cpu->fpu[25] = 0x1f;
     cpu->fpu_live = 0;
+    cpu->x87_fip = cpu->x87_ea = cpu->x87_fdp = 0;
+    cpu->x87_fop = cpu->x87_seg = cpu->x87_fcs = cpu->x87_fds = cpu->x87_fop_shown = 0;
 }
 
 void vcpu_reset(struct vcpu *cpu)

@@ -89,6 +89,11 @@ struct fault {
 
 #define VCPU_BOUNCE_BYTES 512u
 
+/* Bits of vcpu->x87_fop and x87_seg. */
+#define X87_NEW      0x8000u /* noted since the images' pointers were last made up     */
+#define X87_SELECTOR 0x4000u /* its segment register still holds the selector          */
+#define X87_MEMORY   0x2000u /* x87_fop only: this instruction had a memory operand    */
+
 struct vcpu {
     /* Shared with translated code: first 128 bytes, see vcpu_layout.h */
     uint32_t gpr[8];        /* 0x00 by encoding                                          */
@@ -121,6 +126,11 @@ struct vcpu {
     uint64_t stub_jt_probe; /* R8D = target EIP: through the jump table                  */
     int32_t df_step;        /* 1, or -1 when DF is set; made on every way into the TC     */
     uint32_t ccf_id;        /* clock=insn: the CCF that runs                              */
+    /* Last-instruction pointers of the x87 as translated code notes them; monitor/x87.c has the rest */
+    uint32_t x87_fip;       /* EIP of the last x87 instruction that is not a control one   */
+    uint16_t x87_fop;       /* its opcode, 11 bits; X87_* above                            */
+    uint16_t x87_seg;       /* of the last memory operand: enum seg_id; X87_* above        */
+    uint32_t x87_ea;        /* its offset                                                  */
     uint8_t bounce[VCPU_BOUNCE_BYTES] __attribute__((aligned(64)));
     uint8_t fpu[512] __attribute__((aligned(64))); /* FXSAVE64 image                     */
 
@@ -140,6 +150,9 @@ struct vcpu {
     uint32_t sysenter_cs, sysenter_esp, sysenter_eip;
     uint64_t pdpte[4];      /* PAE: loaded with CR3                                      */
     uint64_t pat;           /* IA32_PAT: kept and shown; memory types have no effect       */
+    uint16_t x87_fcs, x87_fds; /* selectors of FIP and FDP                              */
+    uint16_t x87_fop_shown; /* the opcode that images show                                 */
+    uint32_t x87_fdp;       /* the operand's offset that images show                       */
     uint32_t misc_enable;   /* IA32_MISC_ENABLE of a Pentium 4                             */
     uint32_t mode;          /* MODE_* of the present state: vcpu_update_mode()           */
     uint8_t cpl;
@@ -236,6 +249,16 @@ static inline enum x86_rc vcpu_raise_pf(struct vcpu *cpu, gva_t va, unsigned err
 
 /** Recompute cpu->mode and cpu->seg_base after any change of segments, CPL, CR0, CR4, EFLAGS.VM/TF. */
 void vcpu_update_mode(struct vcpu *cpu);
+
+/** Take the selectors of the x87's pointers. */
+void vcpu_x87_take_selectors(struct vcpu *cpu);
+
+/** Before any segment register changes: the x87's pointers keep the selectors of now. */
+static inline void vcpu_x87_settle(struct vcpu *cpu)
+{
+    if ((cpu->x87_fop | cpu->x87_seg) & X87_SELECTOR)
+        vcpu_x87_take_selectors(cpu);
+}
 
 /** Power-on state (SDM vol. 3A, table "IA-32 Processor States Following Power-up, Reset, or INIT"). */
 void vcpu_reset(struct vcpu *cpu);

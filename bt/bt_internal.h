@@ -30,6 +30,24 @@ struct pending_jump {
     uint8_t insn;
 };
 
+/** Where a guest memory operand is: segment and host expression of its offset. */
+struct guest_ea {
+    uint8_t seg;
+    bool is_moffs_or_disp;  /* no register: the offset is disp */
+    enum host_reg base, index;
+    uint8_t scale_log2;
+    uint32_t disp;
+    uint8_t asize;
+};
+
+/** x87 instructions in a row whose last-instruction pointers are not noted yet: x87.c. */
+struct x87_run {
+    bool is_open, has_mem;
+    uint16_t fop;
+    uint32_t eip;       /* of the last                                               */
+    struct guest_ea ea; /* of the last with a memory operand                         */
+};
+
 struct xlate {
     struct bt *bt;
     struct vcpu *cpu;
@@ -53,6 +71,8 @@ struct xlate {
     bool has_target_in_ea; /* an indirect transfer: next EIP is in H_EA                  */
     uint8_t callout;       /* what it calls out to, CALLOUT_COUNT when nothing             */
     uint8_t *tail;         /* where its slow path joins the fast one before a transfer   */
+
+    struct x87_run x87;
 
     struct pending_jump pending[XL_MAX_PENDING];
     unsigned npending;
@@ -138,16 +158,6 @@ const uint8_t *form_window_miss(struct bt *bt);
 /* ---- idiom.c: each one says what it does to flags. None of these touches them unless said -- */
 struct hmem vcpu_mem(size_t offset);
 
-/** Where a guest memory operand is: segment and host expression of its offset. */
-struct guest_ea {
-    uint8_t seg;
-    bool is_moffs_or_disp;  /* no register: the offset is disp */
-    enum host_reg base, index;
-    uint8_t scale_log2;
-    uint32_t disp;
-    uint8_t asize;
-};
-
 void idiom_ea_of_insn(const struct insn *in, struct guest_ea *ea);
 struct guest_ea idiom_ea_stack(const struct xlate *x, int32_t disp);
 struct guest_ea idiom_ea_reg(enum seg_id seg, enum host_reg base, uint8_t asize);
@@ -196,6 +206,18 @@ void idiom_islands(struct xlate *x, unsigned room, bool falls_through);
 void idiom_resolve_slow(struct xlate *x);
 /** A JRCXZ to the slow path of the present instruction. */
 void idiom_jrcxz_slow(struct xlate *x);
+
+/* ---- x87.c: last-instruction pointers ------------------------------------------------------ */
+/** Does the present instruction set them? */
+bool x87_counts(const struct xlate *x);
+/** The present instruction is done: it joins the run if it counts. */
+void x87_note(struct xlate *x);
+/** Emit what notes the run so far in the vCPU; clobbers R8 and R9. */
+void x87_put_pointers(struct xlate *x);
+/** The same in the hot part, and the run is over. */
+void x87_end_run(struct xlate *x);
+/** A host fault at instruction `index`: note the run before it. Parks the FPU. */
+void x87_resolve(struct bt *bt, const struct ccf *ccf, unsigned index);
 
 /* ---- lower.c and friends ---------------------------------------------------------------- */
 typedef void lower_fn(struct xlate *x);

@@ -203,5 +203,7 @@ const uint8_t *form_window_miss(struct bt *bt)
     bool is_inside = cpu->host_addr - mmu_window_base(cpu, view) <= UINT32_MAX;
     bool is_filled = is_inside && mmu_window_fill(cpu, view, va, cpu->host_is_write);
     count_miss(bt, ccf, is_filled);
+    if (tcache_generation(cpu->tc) != bt->generation) /* it will not go on from there */
+        x87_resolve(bt, ccf, ccf_insn_at(ccf, rip));
     return is_filled ? ccf->hot + insn->hot_ofs : ccf->cold + insn->cold_ofs;
 }

@@ -181,7 +181,9 @@ bool bt_locate(struct vcpu *cpu)
 
     if (!ccf)
         return false;
-    cpu->eip = ccf->key.eip + ccf->insns[ccf_insn_at(ccf, rip)].guest_ofs;
+    unsigned index = ccf_insn_at(ccf, rip);
+    cpu->eip = ccf->key.eip + ccf->insns[index].guest_ofs;
+    x87_resolve(cpu->bt, ccf, index);
     return true;
 }
 

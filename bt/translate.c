@@ -147,6 +147,7 @@ static void put_fault(struct xlate *x, uint32_t guest_ofs, enum callout_id id)
 {
     struct ccf_draft *d = x->d;
 
+    x87_end_run(x);
     idiom_islands(x, INSN_ROOM, true);
     d->insns[d->ninsns] = (struct ccf_insn){ .guest_ofs = (uint16_t)guest_ofs,
                                              .hot_ofs = (uint32_t)(x->hot.p - x->hot.start),
@@ -166,7 +167,14 @@ static void slow_pass(struct xlate *x)
     x->d->insns[x->d->ninsns].cold_ofs = (uint32_t)(x->cold.p - x->cold.start);
     idiom_resolve_slow(x);
     idiom_store_eip(x);
+    x87_put_pointers(x);
     lower_insn(x);
+    if (x->stores) { /* it may leave when the store is completed */
+        struct x87_run before = x->x87;
+        x87_note(x);
+        x87_put_pointers(x);
+        x->x87 = before;
+    }
     if (!x->ends) /* a transfer has joined the fast path by itself */
         idiom_finish_slow(x);
     x->e = &x->hot;
@@ -177,6 +185,8 @@ static void translate_insn(struct xlate *x, uint32_t guest_ofs)
 {
     struct ccf_draft *d = x->d;
 
+    if (!x87_counts(x))
+        x87_end_run(x);
     idiom_islands(x, INSN_ROOM, true);
     d->insns[d->ninsns] = (struct ccf_insn){ .guest_ofs = (uint16_t)guest_ofs,
                                              .hot_ofs = (uint32_t)(x->hot.p - x->hot.start),
@@ -187,6 +197,7 @@ static void translate_insn(struct xlate *x, uint32_t guest_ofs)
     lower_insn(x);
     if (x->has_slow)
         slow_pass(x);
+    x87_note(x);
     classify(x);
     d->ninsns++;
 }
@@ -246,6 +257,7 @@ static void start(struct xlate *x, struct bt *bt, const struct ccf_key *key, con
     x->eip = key->eip;
     x->page_eip = key->eip - ((uint32_t)key->pa & GUEST_PAGE_MASK);
     x->npending = x->nunresolved = 0;
+    x->x87.is_open = false;
     bt->draft.key = *key;
     bt->draft.pfn2 = CCF_ONE_PAGE;
     bt->draft.ninsns = bt->draft.nlinks = 0;
@@ -262,6 +274,7 @@ static bool beyond_limit(const struct xlate *x, uint32_t eip, uint32_t len)
 /* What follows belongs to no instruction: the way on to the next TU, and islands. */
 static void begin_tail(struct xlate *x)
 {
+    x87_end_run(x);
     if (!x->ends)
         idiom_islands(x, TAIL_ROOM, true);
     x->d->tail_ofs = (uint32_t)(x->hot.p - x->hot.start);

@@ -109,6 +109,7 @@ static const struct vcpu_field vcpu_fields[] = {
     FIELD(mem_bounced, USE_READ),
     FIELD(df_step, USE_READ | USE_WRITE),
     FIELD(ccf_id, USE_READ | USE_WRITE),
+    { offsetof(struct vcpu, x87_fip), 12, USE_WRITE }, /* FIP, FOP and segment in one store, EA */
 };
 /* clang-format on */
 

@@ -245,6 +245,7 @@ enum exit_reason callout_sysenter(struct vcpu *cpu, uint64_t arg, uint32_t ea)
     cpu->eflags_sys &= ~(EFL_VM | EFL_RF);
     cpu->eflags_if = 0;
     cpu->gpr[ESP] = cpu->sysenter_esp;
+    vcpu_x87_settle(cpu);
     cpu->segs[SEG_SS] = flat_stack((uint16_t)(sel + 8), 0);
     transfer_enter(cpu, &cs, cpu->sysenter_eip, 0);
     return EXIT_DISPATCH;
@@ -260,6 +261,7 @@ enum exit_reason callout_sysexit(struct vcpu *cpu, uint64_t arg, uint32_t ea)
     if (!(cpu->cr0 & CR0_PE) || sel == 0 || cpu->cpl != 0)
         return exit_failed(vcpu_raise_error(cpu, EXC_GP, 0));
     cpu->gpr[ESP] = cpu->gpr[ECX];
+    vcpu_x87_settle(cpu);
     cpu->segs[SEG_SS] = flat_stack((uint16_t)((sel + 24) | 3), 3);
     transfer_enter(cpu, &cs, cpu->gpr[EDX], 3);
     return EXIT_DISPATCH;

@@ -30,7 +30,7 @@ const struct cpu_model cpu_models[] = {
     { .name = "max",      .vendor = VENDOR_AMD,   .max_leaf = 1, .signature = 0xf4a, .edx1 = PENTIUM4_EDX,
       .ext_edx = AMD_REPEATED | CPUID_EXT_NX, .brand = "Ringdown virtual processor" },
     { .name = "pentium4", .vendor = VENDOR_INTEL, .max_leaf = 2, .signature = 0xf29, .edx1 = PENTIUM4_EDX,
-      .brand = "Intel(R) Pentium(R) 4 CPU" },
+      .brand = "Intel(R) Pentium(R) 4 CPU", .fop_on_exception = true },
     { .name = "pentium3", .vendor = VENDOR_INTEL, .max_leaf = 2, .signature = 0x686, .edx1 = PENTIUM3_EDX },
     { .name = "pentium2", .vendor = VENDOR_INTEL, .max_leaf = 2, .signature = 0x652, .edx1 = PENTIUM2_EDX },
     { .name = "pentium",  .vendor = VENDOR_INTEL, .max_leaf = 1, .signature = 0x543, .edx1 = PENTIUM_EDX },

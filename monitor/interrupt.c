@@ -196,6 +196,7 @@ static enum x86_rc deliver_gate(struct vcpu *cpu, const struct event *e, const s
     if (rc != X86_OK)
         return rc;
 
+    vcpu_x87_settle(cpu);
     leave_vm86(cpu);
     if (cpl != cpu->cpl)
         cpu->segs[SEG_SS] = ss;

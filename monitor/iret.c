@@ -109,6 +109,7 @@ static enum x86_rc return_to_vm86(struct vcpu *cpu)
     if (rc != X86_OK)
         return rc;
     cpu->gpr[ESP] = slot[3];
+    vcpu_x87_settle(cpu);
     cpu->segs[SEG_SS] = segment_vm86((uint16_t)slot[4]);
     cpu->segs[SEG_ES] = segment_vm86((uint16_t)slot[5]);
     cpu->segs[SEG_DS] = segment_vm86((uint16_t)slot[6]);
@@ -161,6 +162,7 @@ static enum x86_rc return_outer(struct vcpu *cpu, const struct segment *cs, cons
     if (rc != X86_OK)
         return rc;
     flags_write(cpu, slot[2], return_flags_mask(cpu, osize)); /* by the privilege we leave */
+    vcpu_x87_settle(cpu);
     cpu->segs[SEG_SS] = ss;
     cpu->gpr[ESP] = stack_pointer(&ss, cpu->gpr[ESP], outer[0]);
     data_segments_revoke(cpu, cpl);

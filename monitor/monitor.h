@@ -21,6 +21,8 @@ struct cpu_model {
     uint32_t edx1, ecx1;          /* leaf 1     */
     uint32_t ext_edx;             /* leaf 80000001 EDX */
     const char *brand;            /* leaves 80000002..4; NULL: no extended leaves */
+    /* Which of the x87's last-instruction pointers it keeps (x87.h) */
+    bool fop_on_exception, fdp_on_exception, no_fcs_fds;
 };
 /** NULL when no model has that name. `cpu_models` lists them; the first is the default. */
 const struct cpu_model *cpu_model_find(const char *name);

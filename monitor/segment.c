@@ -169,6 +169,7 @@ enum x86_rc segment_load(struct vcpu *cpu, enum seg_id seg, uint16_t sel)
     }
     if (rc != X86_OK)
         return rc;
+    vcpu_x87_settle(cpu);
     cpu->segs[seg] = loaded;
     vcpu_update_mode(cpu);
     return X86_OK;

@@ -267,6 +267,7 @@ static void load_registers(struct vcpu *cpu, const struct task_state *t, enum ta
     for (unsigned i = 0; i < 8; i++)
         cpu->gpr[i] = t->gpr[i];
     cpu->eip = t->eip;
+    vcpu_x87_settle(cpu);
     vcpu_eflags_set(cpu, eflags);
     for (unsigned i = 0; i < SEG_COUNT; i++)
         cpu->segs[i] = (struct segment){ .sel = t->sel[i] };

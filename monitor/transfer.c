@@ -15,6 +15,7 @@ void transfer_enter(struct vcpu *cpu, const struct segment *cs, uint32_t eip, un
 {
     bool other_view = (cpl == 3) != (cpu->cpl == 3);
 
+    vcpu_x87_settle(cpu);
     cpu->segs[SEG_CS] = *cs;
     cpu->eip = eip;
     cpu->cpl = (uint8_t)cpl;
@@ -291,6 +292,7 @@ static enum x86_rc call_inner(struct vcpu *cpu, const struct segment *cs, uint32
         rc = stack_write(cpu, &st, &f);
     if (rc != X86_OK)
         return rc;
+    vcpu_x87_settle(cpu);
     cpu->segs[SEG_SS] = ss;
     cpu->gpr[ESP] = st.sp;
     transfer_enter(cpu, cs, eip, cpl);
@@ -424,6 +426,7 @@ static enum x86_rc return_outer(struct vcpu *cpu, const struct segment *cs, uint
         rc = eip_check(cpu, cs, eip, 0);
     if (rc != X86_OK)
         return rc;
+    vcpu_x87_settle(cpu);
     cpu->segs[SEG_SS] = ss;
     cpu->gpr[ESP] = stack_pointer(&ss, cpu->gpr[ESP], outer[0] + release);
     data_segments_revoke(cpu, cpl);

@@ -113,12 +113,6 @@ static void enabling_sse(int ring)
     set_cr4(cr4);
 }
 
-/* The x87's pointers may be kept or read as zero, but never be an address that isn't the guest's. */
-static void check_pointer(const char *name, uint32_t got, uint32_t want)
-{
-    check_eq(name, got ? got : want, want);
-}
-
 static void exceptions(int ring)
 {
     struct context c = run_at(ring, u_divide);
@@ -128,8 +122,8 @@ static void exceptions(int ring)
     check_fault_differs("x87_divide_by_zero_at_next", &c, V_MF, 0);
     check_eq_differs("x87_divide_by_zero_eip", c.eip, address_of(u_next));
     __asm__ volatile("fnstenv %0" : "=m"(image));
-    if (c.vector == V_MF)
-        check_pointer("x87_fip_after_exception", peek(address_of(image) + 12), address_of(u_div));
+    check_eq("x87_fip_after_exception", peek(address_of(image) + 12), address_of(u_div));
+    check_eq("x87_fop_after_exception", peek(address_of(image) + 16) >> 16, 0x6f9);
     __asm__ volatile("fninit");
     c = run_at(ring, u_divide_wait);
     check_fault("x87_divide_by_zero_at_fwait", &c, V_MF, 0);
@@ -170,8 +164,8 @@ static void images(int ring)
     check_done("fnstenv", &c);
     check_eq("fnstenv_control", word(image, 0) & 0xffff, 0x37f);
     check_eq("fnstenv_tag", word(image, 2) & 0xffff, 0x3fff);
-    check_pointer("fnstenv_instruction_pointer", word(image, 3), address_of(u_last));
-    check_pointer("fnstenv_data_pointer", word(image, 5), address_of(&one));
+    check_eq("fnstenv_instruction_pointer", word(image, 3), address_of(u_last));
+    check_eq("fnstenv_data_pointer", word(image, 5), address_of(&one));
     memset(image, 0, sizeof image);
     c = run_at(ring, u_save);
     check_done("fnsave_frstor", &c);
@@ -188,6 +182,118 @@ static void images(int ring)
     check_eq("one_third_high", word(image, 1), 0x3fd55555);
     c = run_at(ring, u_stack_fault);
     check_eq_differs("stack_underflow_IE_SF", c.eax & 0x41, 0x41);
+}
+
+/* ---- last-instruction pointers ----------------------------------------------------------------- */
+
+SNIPPET(p_run, "fninit; fldl one_m; fldl three_m; fld1; p_run_last: faddp; fnstenv image_m");
+SNIPPET(p_broken, "fninit; fldl (%ebx); p_broken_last: fld1; xorl %ebx, %ebx; movl $1, %ecx; fnstenv image_m");
+SNIPPET(p_loop, "fninit; movl $3, %ecx; movl $image2_m, %ebx; p_loop_last: 1: flds -4(%ebx,%ecx,4); fstp %st(0); loop 1b; "
+                "fnstenv image_m");
+SNIPPET(p_es, "fninit; p_es_last: fldl %es:one_m; fnstenv image_m");
+SNIPPET(p_control, "fninit; p_control_last: fldl one_m; fnclex; fnstcw control_m; fldcw control_m; fwait; fnstsw %ax; "
+                   "fnstenv image_m");
+SNIPPET(p_init, "fldl one_m; fninit; fnstenv image_m");
+SNIPPET(p_save, "fninit; p_save_last: fldl one_m; fnsave image_m; fnstenv image2_m");
+SNIPPET(p_frstor, "fninit; fldl one_m; fldl three_m; fnsave image_m; fld1; frstor image_m; fnstenv image2_m");
+SNIPPET(p_fldenv, "fldenv image_m; fnstenv image2_m");
+SNIPPET(p_16, "fninit; p_16_last: fldl one_m; data16 fnstenv image_m");
+SNIPPET(p_fx, "fninit; p_fx_last: fldl one_m; fxsave image_m");
+SNIPPET(p_fx_es, "fninit; movl $0x37b, control_m; fldcw control_m; fldz; fld1; p_fx_es_last: fdivl zero_m; fxsave image_m; "
+                 "fnclex; fninit; fxrstor image_m; fnstenv image2_m; fnclex");
+SNIPPET(p_fault, "fninit; p_fault_first: fldl one_m; flds 0x7ff000; fld1");
+SNIPPET(p_int, "fninit; p_int_last: fldl one_m");
+static const double zero = 0.0;
+__asm__(".set zero_m, zero");
+static const void *const keep_zero[] __attribute__((used)) = { &zero };
+
+static void check_pointers(const char *name, const uint8_t *env, uint32_t fip, uint32_t fop, uint32_t fdp, int ring)
+{
+    static const char *const what[] = { "_FIP", "_FCS_FOP", "_FDP", "_FDS" };
+    uint32_t fcs = ring ? SEL_UCODE : SEL_KCODE, fds = ring ? SEL_UDATA : SEL_KDATA;
+    uint32_t want[] = { fip, fop << 16 | fcs, fdp, 0xffff0000u | fds };
+    char text[64];
+    unsigned n = (unsigned)strlen(name);
+
+    memcpy(text, name, n);
+    for (unsigned i = 0; i < 4; i++) {
+        memcpy(text + n, what[i], strlen(what[i]) + 1);
+        check_eq(text, word(env, 3 + i), want[i]);
+    }
+}
+
+static void no_pointers(const char *name, const uint8_t *env)
+{
+    check_eq(name, word(env, 3) | word(env, 4) | word(env, 5) | (word(env, 6) & 0xffff), 0);
+}
+
+static void pointers(int ring)
+{
+    extern uint8_t p_run_last[], p_broken_last[], p_loop_last[], p_es_last[], p_control_last[], p_save_last[], p_16_last[],
+        p_fx_last[], p_fx_es_last[], p_fault_first[], p_int_last[];
+    struct context c;
+    bool is_amd;
+
+    run_at(ring, p_run);
+    check_pointers("pointers_of_a_run", image, address_of(p_run_last), 0x6c1, address_of(&three), ring);
+    c = context_new(ring, p_broken);
+    c.ebx = address_of(&one);
+    context_run(&c);
+    check_pointers("pointers_survive_their_registers", image, address_of(p_broken_last), 0x1e8, address_of(&one), ring);
+    run_at(ring, p_loop);
+    check_pointers("pointers_of_a_loop", image, address_of(p_loop_last) + 4, 0x5d8, address_of(image2), ring);
+    run_at(ring, p_es);
+    check_pointers("pointers_with_a_prefix", image, address_of(p_es_last), 0x505, address_of(&one), ring);
+    run_at(ring, p_control);
+    check_pointers("control_instructions_leave_pointers", image, address_of(p_control_last), 0x505, address_of(&one), ring);
+    run_at(ring, p_init);
+    no_pointers("fninit_clears_pointers", image);
+    run_at(ring, p_save);
+    check_pointers("fnsave_pointers", image, address_of(p_save_last), 0x505, address_of(&one), ring);
+    no_pointers("fnsave_clears_pointers", image2);
+    run_at(ring, p_frstor);
+    for (unsigned i = 3; i < 7; i++)
+        check_eq("frstor_brings_pointers_back", word(image2, i), word(image, i));
+    poke(address_of(image) + 12, 0x12345678);
+    poke(address_of(image) + 16, 0xffff4321);
+    poke(address_of(image) + 20, 0x9abcdef0);
+    poke(address_of(image) + 24, 0x8765);
+    run_at(ring, p_fldenv);
+    check_eq("fldenv_FIP", word(image2, 3), 0x12345678);
+    check_eq("fldenv_FCS_and_11_bits_of_FOP", word(image2, 4), 0x07ff4321);
+    check_eq("fldenv_FDP", word(image2, 5), 0x9abcdef0);
+    check_eq("fldenv_FDS", word(image2, 6), 0xffff8765);
+    memset(image, 0xa5, sizeof image);
+    run_at(ring, p_16);
+    check_eq("fnstenv_16_FIP", word(image, 1) >> 16, address_of(p_16_last) & 0xffff);
+    check_eq("fnstenv_16_FCS_FDP", word(image, 2), address_of(&one) << 16 | (ring ? SEL_UCODE : SEL_KCODE));
+    check_eq("fnstenv_16_FDS", word(image, 3), 0xa5a50000 | (ring ? SEL_UDATA : SEL_KDATA));
+
+    uint32_t ebx, text = 0;
+    __asm__ volatile("cpuid" : "=b"(ebx), "+a"(text) : : "ecx", "edx");
+    is_amd = ebx == 0x68747541; /* "Auth": FXSAVE leaves pointers out unless an exception is pending */
+    run_at(ring, p_fx);
+    check_eq("fxsave_FIP", word(image, 2), is_amd ? 0 : address_of(p_fx_last));
+    check_eq("fxsave_FDP", word(image, 4), is_amd ? 0 : address_of(&one));
+    run_at(ring, p_fx_es);
+    check_eq("fxsave_with_exception_FIP", word(image, 2), address_of(p_fx_es_last));
+    check_eq("fxsave_with_exception_FOP", word(image, 1) >> 16, 0x435);
+    check_eq("fxsave_with_exception_FDP", word(image, 4), address_of(&zero));
+    check_pointers("fxrstor_with_exception", image2, address_of(p_fx_es_last), 0x435, address_of(&zero), ring);
+
+    /* What a handler of ring 0 finds. */
+    c = run_at(ring, p_int);
+    __asm__ volatile("fnstenv %0" : "=m"(image));
+    check_pointers("pointers_in_a_handler", image, address_of(p_int_last), 0x505, address_of(&one), ring);
+    paging_on();
+    pte_set(0x7ff000, 0);
+    c = run_at(ring, p_fault);
+    __asm__ volatile("fnstenv %0" : "=m"(image));
+    check_eq("fault_within_a_run", c.vector, V_PF);
+    check_pointers("pointers_after_a_fault", image, address_of(p_fault_first), 0x505, address_of(&one), ring);
+    pte_set(0x7ff000, 0x7ff000 | PTE_P | PTE_W | PTE_U);
+    paging_off();
+    __asm__ volatile("fninit");
 }
 
 /* Lazy switching: two owners of the registers, changed at #NM. */
@@ -240,6 +346,7 @@ void guest_main(void)
         enabling_sse(ring);
         exceptions(ring);
         images(ring);
+        pointers(ring);
     }
     lazy();
     persistence();

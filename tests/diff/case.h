@@ -51,7 +51,7 @@ struct diff_state {
     uint32_t gpr[8];
     uint32_t eip, eflags;
     uint16_t sel[SEG_COUNT];
-    uint8_t fx[512] __attribute__((aligned(16))); /* FXSAVE image; FOP, FIP, FDP and selectors not compared */
+    uint8_t fx[512] __attribute__((aligned(16))); /* FXSAVE image; selectors not compared */
 };
 
 #define CASE_CODE_MAX  320u
@@ -72,6 +72,7 @@ struct diff_case {
         uint16_t ofs;            /* from code_va                                            */
         uint32_t undef;          /* flags that are undefined before this instruction        */
     } insns[CASE_INSNS_MAX + 1]; /* the last entry stands for the HLT                     */
+    bool loads_fcw;              /* FLDCW may unmask an exception that is no instruction's fault */
     bool modifies_code;          /* meant to store to its own bytes                         */
     uint8_t nmasks;
     struct {
@@ -115,6 +116,13 @@ int oracle_init(void);
 void oracle_run(const struct diff_case *c, struct diff_result *out);
 
 /* ---- engine.c ------------------------------------------------------------------------- */
+
+/** Which of the x87's last-instruction pointers the host keeps: the engine's model does as it does. */
+struct host_x87 {
+    bool fop_on_exception, fdp_on_exception, no_fcs_fds;
+    bool fxsave_leaves_out; /* FXSAVE and FXRSTOR drop them without a pending exception */
+};
+void oracle_host_x87(struct host_x87 *out);
 
 struct engine_options {
     bool chain, host_baseline, verify;

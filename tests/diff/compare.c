@@ -1,7 +1,7 @@
 /*
  * The comparer: what the host did against what the translator did, less what the
- * manual leaves undefined. Left out are FOP and the x87 instruction and data pointers
- * (processors differ and newer ones stopped keeping the selectors), RF (a fault's saved
+ * manual leaves undefined. Left out are the selectors of the x87's pointers in registers
+ * (the host's frame has 64-bit addresses there; images in memory are compared), RF (a fault's saved
  * image has it set), the I bit of page-fault codes (the host has NX on), flags that the
  * generator found undefined at the place where the case ended, and what
  * struct freedom lists about instructions that fault.
@@ -207,7 +207,7 @@ static void compare_bytes(struct report *rep, const char *what, const uint8_t *w
     printf("    %-12s host 0x%s, translated 0x%s\n", what, w, g);
 }
 
-static void compare_fpu(struct report *rep, const struct freedom *freedom, const uint8_t *want,
+static void compare_fpu(struct report *rep, const struct diff_case *c, const struct freedom *freedom, const uint8_t *want,
                         const uint8_t *got)
 {
     char name[16];
@@ -216,6 +216,11 @@ static void compare_fpu(struct report *rep, const struct freedom *freedom, const
     if (!freedom->x87_top) {
         compare_bytes(rep, "fsw", want + 2, got + 2, 2);
         compare_bytes(rep, "ftw", want + 4, got + 4, 1);
+    }
+    compare_bytes(rep, "fip", want + 8, got + 8, 4);
+    if (!c->loads_fcw) {
+        compare_bytes(rep, "fop", want + 6, got + 6, 2);
+        compare_bytes(rep, "fdp", want + 16, got + 16, 4);
     }
     compare_bytes(rep, "mxcsr", want + 24, got + 24, 4);
     for (unsigned i = 0; i < 8; i++) {
@@ -320,7 +325,7 @@ unsigned compare_results(const struct diff_case *c, const struct diff_result *wa
         /* the host forgets the RPL of null selectors on the way back to the oracle */
         if (w->sel[i] != g->sel[i] && ((w->sel[i] | g->sel[i]) & ~SEL_RPL))
             differ(&rep, seg_names[i], w->sel[i], g->sel[i]);
-    compare_fpu(&rep, &freedom, w->fx, g->fx);
+    compare_fpu(&rep, c, &freedom, w->fx, g->fx);
     compare_memory(&rep, c, &freedom, want, got);
     return rep.count;
 }

@@ -5,11 +5,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "monitor/x87.h"
 #include "tests/diff/case.h"
 #include "tests/support/vm_fixture.h"
 
 struct engine {
     struct vm_fixture *fx;
+    struct cpu_model model; /* as the host is, where models differ in what user code sees */
 };
 
 /* modify_ldt sets AVL, and the kernel's own descriptors don't have it. */
@@ -49,6 +51,13 @@ struct engine *engine_new(const struct engine_options *o)
         free(e);
         return NULL;
     }
+    struct host_x87 host;
+    oracle_host_x87(&host);
+    e->model = *cpu_model_find(host.fxsave_leaves_out ? "max" : "pentium4");
+    e->model.fop_on_exception = host.fop_on_exception;
+    e->model.fdp_on_exception = host.fdp_on_exception;
+    e->model.no_fcs_fds = host.no_fcs_fds;
+    e->fx->vm->model = &e->model;
     make_segments(e->fx);
     for (int i = 0; i < CASE_PAGES; i++)
         vm_fixture_map(e->fx, case_page_va[i], PTE_P | PTE_US | (i == PAGE_RODATA ? 0 : PTE_W));
@@ -68,6 +77,14 @@ void engine_log(struct engine *e, bool on)
     e->fx->vm->log.mask = on ? 1u << LOG_in_asm | 1u << LOG_out_asm | 1u << LOG_exit | 1u << LOG_int : 0;
 }
 
+static uint32_t get32(const uint8_t *p)
+{
+    uint32_t v;
+
+    memcpy(&v, p, 4);
+    return v;
+}
+
 static void load_state(struct vm_fixture *fx, const struct diff_state *s)
 {
     struct vcpu *cpu = fx->cpu;
@@ -80,6 +97,8 @@ static void load_state(struct vm_fixture *fx, const struct diff_state *s)
     for (int seg = 0; seg < SEG_COUNT; seg++)
         vm_fixture_load_segment(fx, (enum seg_id)seg, s->sel[seg]);
     memcpy(cpu->fpu, s->fx, 288);
+    struct x87_pointers p = { .fip = get32(s->fx + 8), .fdp = get32(s->fx + 16), .fop = (uint16_t)(s->fx[6] | s->fx[7] << 8) };
+    x87_pointers_set(cpu, &p);
     vm_fixture_enter(fx);
 }
 
@@ -97,6 +116,11 @@ static void save_state(struct vm_fixture *fx, const struct vm_fixture_frame *fra
     s->sel[SEG_SS] = (uint16_t)frame->ss;
     vcpu_fpu_park(cpu);
     memcpy(s->fx, cpu->fpu, sizeof s->fx);
+    struct x87_pointers p;
+    x87_pointers_get(cpu, (uint16_t)(s->fx[2] | s->fx[3] << 8), &p);
+    memcpy(s->fx + 6, &p.fop, 2);
+    memcpy(s->fx + 8, &p.fip, 4);
+    memcpy(s->fx + 16, &p.fdp, 4);
 }
 
 void engine_run(struct engine *e, const struct diff_case *c, struct diff_result *out)

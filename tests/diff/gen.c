@@ -156,6 +156,14 @@ static void random_fpu(struct rng *r, uint8_t *fx)
     uint8_t chunk[16];
 
     memset(fx, 0, 512);
+    if (chance(r, 50)) { /* last-instruction pointers of before: FOP, FIP, FDP */
+        uint16_t fop = (uint16_t)rnd(r, 0x800);
+        uint32_t fip = (uint32_t)rnd(r, UINT32_MAX), fdp = (uint32_t)rnd(r, UINT32_MAX);
+
+        memcpy(fx + 6, &fop, 2);
+        memcpy(fx + 8, &fip, 4);
+        memcpy(fx + 16, &fdp, 4);
+    }
     if (chance(r, 30))
         fcw = (uint16_t)(0x7f | rnd(r, 4) << 8 | rnd(r, 4) << 10);
     if (chance(r, 4))
@@ -464,16 +472,21 @@ static void add_mask(struct diff_case *c, uint32_t va, uint32_t len)
     }
 }
 
-/* Instruction pointers in x87 images are the processor's own business: mask them. */
+/* MXCSR_MASK shows modes of the host that no model has. A host that keeps FOP and FDP only of instructions
+ * that met an unmasked exception knows those from exceptions that FLDCW unmasked; we do not. */
 static void mask_fpu_image(struct diff_case *c, ZydisMnemonic m, bool is16, uint32_t va)
 {
-    if (m == ZYDIS_MNEMONIC_FXSAVE) {
-        add_mask(c, va + 6, 18);
+    bool is_fxsave = m == ZYDIS_MNEMONIC_FXSAVE;
+
+    if (is_fxsave)
         add_mask(c, va + 28, 4);
-    } else if (is16) {
-        add_mask(c, va + 6, 8);
-    } else {
-        add_mask(c, va + 12, 16);
+    if (c->loads_fcw && is_fxsave) {
+        add_mask(c, va + 6, 2);
+        add_mask(c, va + 16, 4);
+    } else if (c->loads_fcw && is16) {
+        add_mask(c, va + 10, 2);
+    } else if (c->loads_fcw) {
+        add_mask(c, va + 18, 6);
     }
 }
 
@@ -820,6 +833,7 @@ static bool gen_insn(struct build *b, const struct mnemonic *m)
     }
     if (!emit_raw(b, bytes, insn.length))
         return false;
+    b->c->loads_fcw |= insn.mnemonic == ZYDIS_MNEMONIC_FLDCW;
     if (is_branch(&insn))
         note_branch(b, &insn);
     return true;

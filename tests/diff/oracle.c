@@ -12,6 +12,7 @@
  * Ref: modify_ldt(2), sigreturn(2); Intel SDM vol. 3A, ch. 3 "Protected-Mode Memory
  * Management".
  */
+#include <cpuid.h>
 #include <asm/ldt.h>
 #include <errno.h>
 #include <signal.h>
@@ -49,7 +50,6 @@ static void load_fx(ucontext_t *uc, const uint8_t *fx)
     uint64_t xstate_bv;
 
     memcpy(frame, fx, 288); /* XMM8 and up, and the kernel's words, stay */
-    memset(frame + 8, 0, 16);
     memcpy(&magic, frame + SW_RESERVED_OFS, 4);
     if (magic != FP_XSTATE_MAGIC1_VALUE)
         return;
@@ -263,4 +263,28 @@ void oracle_run(const struct diff_case *c, struct diff_result *out)
     oracle.current = c;
     oracle.result = out;
     run_in_segment();
+}
+
+/* ---- the host's x87 ------------------------------------------------------------------ */
+
+static bool keeps_no_opcode(void)
+{
+    uint32_t env[7];
+
+    __asm__ volatile("fninit\n\tfld1\n\tfnstenv %0\n\tfninit" : "=m"(env));
+    return !(env[4] >> 16 & 0x7ff);
+}
+
+void oracle_host_x87(struct host_x87 *out)
+{
+    uint32_t eax, ebx = 0, ecx, edx;
+
+    *out = (struct host_x87){ .fop_on_exception = keeps_no_opcode() };
+    if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx)) {
+        out->fdp_on_exception = ebx >> 6 & 1;
+        out->no_fcs_fds = ebx >> 13 & 1;
+    }
+    __cpuid(0, eax, ebx, ecx, edx);
+    if (ebx == signature_AMD_ebx && __get_cpuid(0x80000008, &eax, &ebx, &ecx, &edx))
+        out->fxsave_leaves_out = !(ebx >> 2 & 1);
 }

@@ -1,6 +1,6 @@
 /*
- * FNSTENV, FNSAVE and FXSAVE: what they store, that no host pointer shows, and that a fault
- * leaves the FPU alone.
+ * FNSTENV, FNSAVE, FXSAVE and what loads their images: what is in them, whose pointers show, and
+ * that a fault leaves the FPU alone.
  *
  * The guest's state starts parked in vcpu->fpu; the callout makes it live in this process's
  * registers, and the test parks it again before it calls anything that could use them.
@@ -157,6 +157,129 @@ static void fxsave_stores_eight_registers_and_no_pointers(void **state)
     assert_int_equal(parked_cw(fx->cpu), CW_UNMASKED); /* FXSAVE changes nothing */
 }
 
+/* As translated code notes them: fldl es:[0x12345], at 0xabcde. */
+static void note_instruction(struct vcpu *cpu)
+{
+    cpu->x87_fip = 0xabcde;
+    cpu->x87_fop = 0x505 | X87_NEW | X87_SELECTOR | X87_MEMORY;
+    cpu->x87_seg = SEG_ES | X87_NEW | X87_SELECTOR;
+    cpu->x87_ea = 0x12345;
+    cpu->segs[SEG_CS].sel = 0x73;
+    cpu->segs[SEG_ES].sel = 0x7b;
+}
+
+static void pointers_keep_the_selectors_of_their_time(void **state)
+{
+    struct fixture *fx = *state;
+
+    park_known_state(fx->cpu);
+    note_instruction(fx->cpu);
+    vcpu_x87_settle(fx->cpu);
+    fx->cpu->segs[SEG_CS].sel = 0x60;
+    fx->cpu->segs[SEG_ES].sel = 0;
+    assert_int_equal(call_and_park(fx, callout_fnstenv, ARG(.mem = true), AT), EXIT_RESUME);
+    assert_int_equal(fx_get32(fx, AT + 12), 0xabcde);
+    assert_int_equal(fx_get32(fx, AT + 16), 0x5050073);
+    assert_int_equal(fx_get32(fx, AT + 20), 0x12345);
+    assert_int_equal(fx_get32(fx, AT + 24), 0xffff007b);
+}
+
+static void environments_of_real_mode_hold_linear_addresses(void **state)
+{
+    struct fixture *fx = *state;
+
+    fx_real_mode(fx);
+    park_known_state(fx->cpu);
+    note_instruction(fx->cpu);
+    fx->cpu->segs[SEG_CS].sel = 0x8000;
+    fx->cpu->segs[SEG_ES].sel = 0x9000;
+    assert_int_equal(call_and_park(fx, callout_fnstenv, ARG(.mem = true), AT), EXIT_RESUME);
+    assert_int_equal(word_at(fx, AT + 12), 0xbcde); /* 0x80000 + 0xabcde is 0x12bcde */
+    assert_int_equal(fx_get32(fx, AT + 16), 0x12505);
+    assert_int_equal(word_at(fx, AT + 20), 0x2345);
+    assert_int_equal(fx_get32(fx, AT + 24), 0xa000);
+    assert_int_equal(call_and_park(fx, callout_fnstenv, ARG(.mem = true, .osize = 2), AT), EXIT_RESUME);
+    assert_int_equal(word_at(fx, AT + 6), 0xbcde);
+    assert_int_equal(word_at(fx, AT + 8), 0x2505); /* 20 bits of address */
+    assert_int_equal(word_at(fx, AT + 10), 0x2345);
+    assert_int_equal(word_at(fx, AT + 12), 0xa000);
+    assert_int_equal(call_and_park(fx, callout_fldenv, ARG(.mem = true, .osize = 2), AT), EXIT_RESUME);
+    assert_int_equal(fx->cpu->x87_fip, 0x2bcde);
+    assert_int_equal(fx->cpu->x87_fdp, 0xa2345);
+    assert_int_equal(fx->cpu->x87_fop_shown, 0x505);
+}
+
+static void a_pentium_4_shows_opcodes_of_exceptions_only(void **state)
+{
+    struct fixture *fx = *state;
+
+    fx->vm.model = cpu_model_find("pentium4");
+    for (unsigned compatible = 0; compatible <= 1; compatible++) {
+        fx->cpu->misc_enable = compatible ? 5 : 1;
+        park_known_state(fx->cpu);
+        note_instruction(fx->cpu);
+        assert_int_equal(call_and_park(fx, callout_fnstenv, ARG(.mem = true), AT), EXIT_RESUME);
+        assert_int_equal(fx_get32(fx, AT + 16) >> 16, compatible ? 0x505 : 0);
+        assert_int_equal(fx_get32(fx, AT + 20), 0x12345);
+    }
+    fx->cpu->misc_enable = 1;
+    park_known_state(fx->cpu);
+    note_instruction(fx->cpu);
+    fx->cpu->fpu[FX_SW] = 0x84; /* ZE is not masked: ES */
+    assert_int_equal(call_and_park(fx, callout_fnclex, ARG(), 0), EXIT_RESUME);
+    assert_int_equal(call_and_park(fx, callout_fnstenv, ARG(.mem = true), AT), EXIT_RESUME);
+    assert_int_equal(fx_get32(fx, AT + 16) >> 16, 0x505);
+}
+
+static void amd_leaves_pointers_out_of_fxsave_without_an_exception(void **state)
+{
+    struct fixture *fx = *state;
+
+    for (unsigned pending = 0; pending <= 1; pending++) {
+        park_known_state(fx->cpu);
+        note_instruction(fx->cpu);
+        fx->cpu->fpu[FX_SW] = pending ? 0x84 : 0;
+        assert_int_equal(call_and_park(fx, callout_fxsave, ARG(.mem = true), AT), EXIT_RESUME);
+        assert_int_equal(word_at(fx, AT + FX_FOP), pending ? 0x505 : 0);
+        assert_int_equal(fx_get32(fx, AT + FX_RIP), pending ? 0xabcde : 0);
+        assert_int_equal(call_and_park(fx, callout_fninit, ARG(), 0), EXIT_RESUME);
+        assert_int_equal(fx->cpu->x87_fip, 0);
+        assert_int_equal(call_and_park(fx, callout_fxrstor, ARG(.mem = true), AT), EXIT_RESUME);
+        assert_int_equal(fx->cpu->x87_fip, pending ? 0xabcde : 0);
+    }
+}
+
+static void reserved_bits_of_mxcsr_are_the_models(void **state)
+{
+    struct fixture *fx = *state;
+    const uint32_t daz = 0x1fc0;
+
+    park_known_state(fx->cpu);
+    fx_put32(fx, AT, daz);
+    assert_int_equal(call_and_park(fx, callout_ldmxcsr, ARG(.mem = true), AT), EXIT_RESUME);
+    assert_int_equal(fx->cpu->fpu[FX_MXCSR], 0xc0);
+    fx_put32(fx, AT, 0x21f80); /* a mode of AMD's later processors */
+    fx_expect_fault(fx, callout_ldmxcsr, ARG(.mem = true), AT, EXC_GP, 0);
+    fx->vm.model = cpu_model_find("pentium3");
+    fx_put32(fx, AT, daz);
+    fx_expect_fault(fx, callout_ldmxcsr, ARG(.mem = true), AT, EXC_GP, 0);
+    memset(fx->ram + AT, 0, 512);
+    fx_put32(fx, AT + FX_MXCSR, daz);
+    fx_expect_fault(fx, callout_fxrstor, ARG(.mem = true), AT, EXC_GP, 0);
+    vcpu_fpu_park(fx->cpu);
+}
+
+static void a_pending_exception_comes_before_fldenv(void **state)
+{
+    struct fixture *fx = *state;
+
+    park_known_state(fx->cpu);
+    fx->cpu->fpu[FX_SW] = 0x84;
+    fx_expect_fault(fx, callout_fldenv, ARG(.mem = true), AT, EXC_MF, NO_ERROR);
+    fx_expect_fault(fx, callout_frstor, ARG(.mem = true), AT, EXC_MF, NO_ERROR);
+    vcpu_fpu_park(fx->cpu);
+}
+
 static void fxsave_without_sse_leaves_its_part_alone(void **state)
 {
     struct fixture *fx = *state;
@@ -206,6 +329,12 @@ int main(void)
         TEST(fxsave_without_sse_leaves_its_part_alone),
         TEST(fxsave_wants_its_area_aligned),
         TEST(a_lazy_fpu_is_not_available),
+        TEST(pointers_keep_the_selectors_of_their_time),
+        TEST(environments_of_real_mode_hold_linear_addresses),
+        TEST(a_pentium_4_shows_opcodes_of_exceptions_only),
+        TEST(amd_leaves_pointers_out_of_fxsave_without_an_exception),
+        TEST(reserved_bits_of_mxcsr_are_the_models),
+        TEST(a_pending_exception_comes_before_fldenv),
     };
 
     return cmocka_run_group_tests_name("callout fpu images", tests, NULL, NULL);
