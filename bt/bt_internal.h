@@ -231,6 +231,8 @@ lower_fn lower_bit_rm_r, lower_maskmov, lower_cld, lower_std, lower_lahf, lower_
 lower_fn lower_cli, lower_sti;
 /** Sensitive, privileged and lowered-by-callout instructions. */
 void lower_callout(struct xlate *x);
+/** The operands of an instruction that is a callout, as base/callout.h packs them. */
+uint64_t lower_callout_arg(const struct insn *in);
 
 /* ---- for assembly and handlers ------------------------------------------------------------ */
 enum exit_reason bt_callout(struct vcpu *cpu, uint64_t arg, uint32_t ea, uint32_t id);

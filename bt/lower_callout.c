@@ -67,8 +67,10 @@ static unsigned rm_register(const struct insn *in, enum callout_id id)
     return in->has_modrm ? in->rm : 0;
 }
 
-static uint64_t pack(const struct insn *in, enum callout_id id)
+uint64_t lower_callout_arg(const struct insn *in)
 {
+    enum callout_id id = (enum callout_id)in->info->callout;
+
     return (uint64_t)immediate(in, id) | (uint64_t)(in->imm2 & 0xffff) << 32 |
            (uint64_t)(in->has_modrm ? in->reg & 7u : 0) << 48 | (uint64_t)(rm_register(in, id) & 7u) << 51 |
            (uint64_t)in->has_mem << 54 | (uint64_t)(in->seg & 7u) << 55 |
@@ -110,7 +112,7 @@ void lower_callout(struct xlate *x)
         idiom_ea_of_insn(&x->in, &ea);
         idiom_offset(x, &ea, H_EA);
     }
-    idiom_callout(x, id, pack(&x->in, id));
+    idiom_callout(x, id, lower_callout_arg(&x->in));
     if (ends_tu(id)) {
         idiom_never(x);
         x->ends = true;
