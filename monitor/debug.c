@@ -128,12 +128,10 @@ void debug_data_access(struct vcpu *cpu, gva_t va, uint32_t size, bool is_write)
     hit(cpu, met);
 }
 
-void debug_port_access(struct vcpu *cpu, uint16_t port, unsigned size)
+void debug_port_check(struct vcpu *cpu, uint16_t port, unsigned size)
 {
     uint32_t met = 0;
 
-    if (!(cpu->dr[7] & DR7_ENABLES) || !(cpu->cr4 & CR4_DE))
-        return;
     for (unsigned n = 0; n < BREAKPOINTS; n++)
         if (kind_of(cpu, n) == BREAK_PORT && covers(cpu, n, port, size))
             met |= 1u << n;

@@ -19,8 +19,14 @@ uint32_t debug_fetch_hits(const struct vcpu *cpu, gva_t va);
 /** A data access was made (or is about to be): note what it meets in cpu->debug_hits. */
 void debug_data_access(struct vcpu *cpu, gva_t va, uint32_t size, bool is_write);
 
+void debug_port_check(struct vcpu *cpu, uint16_t port, unsigned size);
+
 /** The same for `size` ports from `port` on. */
-void debug_port_access(struct vcpu *cpu, uint16_t port, unsigned size);
+static inline void debug_port_access(struct vcpu *cpu, uint16_t port, unsigned size)
+{
+    if (__builtin_expect((cpu->dr[7] & DR7_ENABLES) && (cpu->cr4 & CR4_DE), 0))
+        debug_port_check(cpu, port, size);
+}
 
 /** Record #DB with these DR6 bits. Always returns X86_FAULT. */
 static inline enum x86_rc debug_raise(struct vcpu *cpu, uint32_t dr6)

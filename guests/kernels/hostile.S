@@ -56,6 +56,8 @@ _start: cli
 /* Every exception and interrupt comes here. Nothing that the rubbish left is trusted. */
 caught: cli
         cld
+        xorl    %eax, %eax                      /* breakpoints off: they may be on what follows */
+        movl    %eax, %dr7
         lgdt    %cs:pristine_ptr
         movw    $0x10, %ax
         movw    %ax, %ss
@@ -99,6 +101,7 @@ again:  movl    %cr0, %eax
         ltr     %ax
         call    make_timer
         fninit
+        call    choose_breakpoints
         call    choose_paging
         call    random
         shrl    $8, %eax
@@ -111,6 +114,32 @@ random: imull   $1664525, SEED, %eax
         movl    %eax, SEED
         roll    $13, %eax
         ret
+
+/* Now and then: on an instruction, on rubbish, on the words and tables, on a port or low memory. */
+choose_breakpoints:
+        call    random
+        testl   $0x300, %eax
+        jnz     1f
+        call    random_eip
+        movl    %eax, %dr0
+        call    random
+        andl    $0xfffff, %eax
+        addl    $RUBBISH, %eax
+        movl    %eax, %dr1
+        call    random
+        andl    $0x3fff, %eax
+        addl    $DATA, %eax
+        movl    %eax, %dr2
+        call    random
+        andl    $0xffff, %eax
+        movl    %eax, %dr3
+        movl    %cr4, %eax
+        orl     $8, %eax                        /* DE */
+        movl    %eax, %cr4
+        call    random
+        andl    $0xffffdfff, %eax               /* not GD */
+        movl    %eax, %dr7
+1:      ret
 
 /* ---- ways into the rubbish ------------------------------------------------------------- */
         .balign 4
