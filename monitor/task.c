@@ -149,7 +149,10 @@ static enum x86_rc read_new(struct vcpu *cpu, const struct desc *d, struct task_
     enum x86_rc rc;
 
     t->is32 = (desc_sys_type(d) & TSS_IS_32) != 0;
-    rc = mmu_read_system(cpu, gva(desc_base(d)), tss, t->is32 ? TSS32_BYTES : TSS16_BYTES);
+    unsigned first = t->is32 ? TSS32_CR3 : TSS16_IP; /* link and stacks of other rings are not read */
+    unsigned end = t->is32 ? TSS32_BYTES : TSS16_BYTES;
+
+    rc = mmu_read_system(cpu, gva(desc_base(d) + first), tss + first, end - first);
     if (rc != X86_OK)
         return rc;
     if (t->is32)

@@ -480,6 +480,32 @@ static void tasks(void)
     idt_set(V_UD, GATE(SEL_KCODE, address_of(vector_entries) + 16 * V_UD, 0x8e));
 }
 
+/* Which doublewords of both TSSs does a switch access? Bit n: the one at offset 4 * n. */
+static uint32_t tss_accesses(const uint8_t *code, uint32_t tss, enum break_kind kind)
+{
+    uint32_t met = 0;
+
+    for (unsigned n = 0; n < 26; n++) {
+        struct context c = context_new(0, code);
+
+        other_task(k_other, 0, 0);
+        arm(0, kind, tss + 4 * n, 4);
+        record.once = true;
+        run_armed(&c, code);
+        met |= (record.count != 0 ? 1u : 0) << n;
+    }
+    return met;
+}
+
+/* Both are left and entered once. Link and stacks are neither saved nor loaded by a jump. */
+static void watched_tasks(void)
+{
+    check_eq("task_switch_writes_old", tss_accesses(k_jump, address_of(&guest_tss), ON_WRITE), 0x00ffff00);
+    check_eq("task_switch_accesses_old", tss_accesses(k_jump, address_of(&guest_tss), ON_ACCESS), 0x03ffff80);
+    check_eq("task_switch_writes_new", tss_accesses(k_jump, address_of(&other), ON_WRITE), 0x00ffff00);
+    check_eq("task_switch_accesses_new", tss_accesses(k_jump, address_of(&other), ON_ACCESS), 0x03ffff80);
+}
+
 /* ---- RF ---------------------------------------------------------------------------------------------------------------------- */
 
 SNIPPET(w_pushf, "pushf; pop %eax; nop");
@@ -597,6 +623,8 @@ void guest_main(void)
     with_breakpoints();
     interrupts();
     tasks();
+    if (!option_given("qemu")) /* it would end itself: its own accesses under watch find a lock taken */
+        watched_tasks();
     resume_flag();
     other_modes();
 }
