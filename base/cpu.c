@@ -29,6 +29,35 @@ static uint32_t mode_if(bool condition, uint32_t bit)
     return condition ? bit : 0u;
 }
 
+/* 64 KiB from any base, as real mode and virtual-8086 mode have them. */
+static uint32_t unlike_64k(const struct segment *s, unsigned mask)
+{
+    return ((s->attr ^ (DESC_P | DESC_S | DESC_WRITE)) & mask) | (s->limit ^ 0xffffu);
+}
+
+static uint32_t unlike_64k_data(const struct segment *s)
+{
+    return unlike_64k(s, DESC_P | DESC_S | DESC_CODE | DESC_DOWN | DESC_WRITE);
+}
+
+_Static_assert(DESC_WRITE == DESC_READ, "unlike_64k serves data that can be written and code that can be read");
+
+/* What is worth knowing of segments that are not flat. */
+static uint32_t odd_segment_mode(const struct segment *s)
+{
+    uint32_t mode = mode_if(!unlike_flat_data(&s[SEG_DS]), MODE_DS_BASED);
+
+    mode |= mode_if(!unlike_flat_data(&s[SEG_ES]), MODE_ES_BASED);
+    mode |= mode_if(!unlike_flat_data(&s[SEG_SS]), MODE_SS_BASED);
+    mode |= mode_if(!unlike_64k(&s[SEG_CS], DESC_P | DESC_S | DESC_READ), MODE_CS_64K);
+    mode |= mode_if(!unlike_64k_data(&s[SEG_DS]), MODE_DS_64K);
+    mode |= mode_if(!unlike_64k_data(&s[SEG_ES]), MODE_ES_64K);
+    mode |= mode_if(!unlike_64k_data(&s[SEG_SS]), MODE_SS_64K);
+    mode |= mode_if(!unlike_64k_data(&s[SEG_FS]), MODE_FS_64K);
+    mode |= mode_if(!unlike_64k_data(&s[SEG_GS]), MODE_GS_64K);
+    return mode;
+}
+
 static uint32_t segment_mode(const struct segment *s)
 {
     uint32_t unlike_flat_code = unlike(&s[SEG_CS], DESC_P | DESC_READ, DESC_P | DESC_READ);
@@ -41,6 +70,8 @@ static uint32_t segment_mode(const struct segment *s)
     mode |= mode_if(!(unlike_flat_data(&s[SEG_SS]) | s[SEG_SS].base), MODE_SS_FLAT);
     mode |= mode_if(!unlike_flat_data(&s[SEG_FS]), MODE_FS_BASED);
     mode |= mode_if(!unlike_flat_data(&s[SEG_GS]), MODE_GS_BASED);
+    if (__builtin_expect((mode & MODE_ALL_FLAT) != MODE_ALL_FLAT, 0))
+        mode |= odd_segment_mode(s);
     return mode;
 }
 

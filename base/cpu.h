@@ -71,6 +71,16 @@ struct fault {
 #define MODE_WINDOW   0x8000u /* window form of memory accesses                   */
 #define MODE_CPL0    0x10000u
 #define MODE_ALIGN   0x20000u /* CPL 3, EFLAGS.AC and CR0.AM: alignment is checked  */
+/* Real mode, 16-bit programs and the like: looked at only when not all four of MODE_ALL_FLAT are set. */
+#define MODE_ES_BASED 0x040000u /* any base, limit 4 GiB - 1, expand-up, writable  */
+#define MODE_SS_BASED 0x080000u
+#define MODE_DS_BASED 0x100000u
+#define MODE_ES_64K  0x0200000u /* any base, limit FFFFh, expand-up, writable      */
+#define MODE_CS_64K  0x0400000u /* any base, limit FFFFh, readable                 */
+#define MODE_SS_64K  0x0800000u
+#define MODE_DS_64K  0x1000000u
+#define MODE_FS_64K  0x2000000u
+#define MODE_GS_64K  0x4000000u
 #define MODE_CPL     (MODE_CPL3 | MODE_CPL0)
 #define MODE_ALL_FLAT (MODE_CS_FLAT | MODE_DS_FLAT | MODE_ES_FLAT | MODE_SS_FLAT)
 

@@ -126,6 +126,7 @@ struct bt {
     uint64_t stack_top[2], stack_rsp[2];
     unsigned view;          /* whose stack and tables are loaded                           */
     uint32_t view_mode[2];  /* mode under which the view's jump table was filled           */
+    uint32_t code_base[2], code_limit[2]; /* code segment of the view's stack, when it is not flat */
     uint64_t generation;    /* of the cache, when the stacks were last known good          */
     uint32_t key_mode;      /* mode of the CCFs to be found: with MODE_WINDOW where it holds */
     uint32_t break_page[BT_BREAK_MAX]; /* VA pages with instruction breakpoints             */

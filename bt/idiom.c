@@ -73,19 +73,26 @@ void idiom_offset(struct xlate *x, const struct guest_ea *ea, enum host_reg to)
     }
 }
 
-enum seg_form { SEG_FLAT, SEG_BASED, SEG_CHECKED };
+enum seg_form { SEG_FLAT, SEG_BASED, SEG_64K, SEG_CHECKED };
 
 /* How an access through a segment can be emitted under the mode at hand. */
 static enum seg_form seg_form(const struct xlate *x, unsigned seg, unsigned access)
 {
     static const uint32_t flat[SEG_COUNT] = { MODE_ES_FLAT, MODE_CS_FLAT, MODE_SS_FLAT, MODE_DS_FLAT, 0, 0 };
-    static const uint32_t based[SEG_COUNT] = { 0, 0, 0, 0, MODE_FS_BASED, MODE_GS_BASED };
+    static const uint32_t based[SEG_COUNT] = { MODE_ES_BASED, 0, MODE_SS_BASED, MODE_DS_BASED, MODE_FS_BASED,
+                                               MODE_GS_BASED };
+    static const uint32_t limited[SEG_COUNT] = { MODE_ES_64K, MODE_CS_64K, MODE_SS_64K, MODE_DS_64K, MODE_FS_64K,
+                                                 MODE_GS_64K };
 
     if (x->mode & MODE_ALIGN)
         return SEG_CHECKED;
     if (x->mode & flat[seg])
         return seg == SEG_CS && (access & MEM_WRITE) ? SEG_CHECKED : SEG_FLAT;
-    return x->mode & based[seg] ? SEG_BASED : SEG_CHECKED;
+    if (x->mode & based[seg])
+        return SEG_BASED;
+    if (!(x->mode & limited[seg]) || (seg == SEG_CS && (access & MEM_WRITE)))
+        return SEG_CHECKED;
+    return x->bt->host.bmi2 && !x->is_cold ? SEG_64K : SEG_CHECKED;
 }
 
 /* ---- islands ------------------------------------------------------------------------------ */
@@ -230,13 +237,28 @@ static void window_operand(struct xlate *x, const struct guest_ea *ea, bool is_b
     m->window = true;
 }
 
+/*  lea   r9, [r8 + size - 1 - 65536]  ; negative when the last byte lies within 64 KiB
+ *  mov   r10d, 32
+ *  shrx  rcx, r9, r10
+ *  jrcxz slow                                                                       */
+static void check_64k(struct xlate *x, const struct guest_ea *ea, unsigned size)
+{
+    if (ea->asize == 2 && size == 1)
+        return;
+    idiom_islands(x, 48, true);
+    e_lea_r64(x->e, H_T1, hmem_base(H_EA, (int32_t)size - 1 - 65536));
+    e_mov_r32_imm32(x->e, H_T2, 32);
+    e_shrx_r64(x->e, H_ADDR, H_T1, H_T2);
+    idiom_jrcxz_slow(x);
+}
+
 bool idiom_access(struct xlate *x, const struct guest_ea *ea, unsigned size, unsigned access, struct hmem *m)
 {
     enum seg_form form = seg_form(x, ea->seg, access);
     bool is_one_reg = ea->base != H_NONE && ea->index == H_NONE && ea->disp == 0 && ea->asize == 4;
     enum host_reg reg = H_EA;
 
-    if (form != SEG_CHECKED && can_window(x)) {
+    if (form <= SEG_BASED && can_window(x)) {
         window_operand(x, ea, form == SEG_BASED, m);
         return true;
     }
@@ -250,7 +272,9 @@ bool idiom_access(struct xlate *x, const struct guest_ea *ea, unsigned size, uns
         reg = ea->base;
     else
         idiom_offset(x, ea, H_EA);
-    if (form == SEG_BASED) {
+    if (form == SEG_64K)
+        check_64k(x, ea, size);
+    if (form == SEG_BASED || form == SEG_64K) {
         e_mov_r32_m32(x->e, H_T1, vcpu_mem(VCPU_OFS(seg_base) + 4 * ea->seg));
         e_lea_r32(x->e, H_EA, hmem_index(H_EA, H_T1, 0, 0));
     }
@@ -349,7 +373,7 @@ void idiom_finish_slow(struct xlate *x)
 
 static bool by_dispatcher(const struct xlate *x)
 {
-    return x->mode & MODE_STEP || !(x->mode & MODE_CS_FLAT);
+    return x->mode & MODE_STEP;
 }
 
 static bool same_page(const struct xlate *x, uint32_t target)
@@ -357,12 +381,25 @@ static bool same_page(const struct xlate *x, uint32_t target)
     return !x->straddles && target - x->page_eip < GUEST_PAGE_SIZE;
 }
 
+/* Flat code has no limit; one of 64 KiB or more does not concern targets of 16 bits. */
+static bool has_code_limit(const struct xlate *x)
+{
+    return !(x->mode & MODE_CS_FLAT) && !(x->in.osize == 2 && x->cpu->segs[SEG_CS].limit >= 0xffffu);
+}
+
+bool idiom_target_faults(const struct xlate *x, uint32_t target)
+{
+    return has_code_limit(x) && target > x->cpu->segs[SEG_CS].limit;
+}
+
 /* May the exit be chained? The kernel's pages are mapped alike in all address spaces (the
- * dispatcher makes sure of it), a program's are not. */
+ * dispatcher makes sure of it), a program's are not. Code in a segment with a base or limit, whose EIP
+ * is no address, is chained within its page alone. */
 static bool can_link(const struct xlate *x, uint32_t target)
 {
-    return !by_dispatcher(x) && x->d->nlinks < CCF_MAX_LINKS &&
-           (same_page(x, target) || (!x->straddles && (x->mode & MODE_CPL0)));
+    if (by_dispatcher(x) || x->d->nlinks >= CCF_MAX_LINKS || idiom_target_faults(x, target))
+        return false;
+    return same_page(x, target) || (!x->straddles && (x->mode & MODE_CPL0) && (x->mode & MODE_CS_FLAT));
 }
 
 /* The two ways a direct exit can take besides its chain, in the cold part. */
@@ -390,17 +427,6 @@ static void put_link(struct xlate *x, uint8_t *at, uint32_t target)
     x->d->nlinks++;
     if (!x->hot.overflow && !x->cold.overflow)
         e_patch32(at, x->cold.start + link->unchained_ofs);
-}
-
-/* Flat code has no limit; one of 64 KiB or more does not concern targets of 16 bits. */
-static bool has_code_limit(const struct xlate *x)
-{
-    return !(x->mode & MODE_CS_FLAT) && !(x->in.osize == 2 && x->cpu->segs[SEG_CS].limit >= 0xffffu);
-}
-
-bool idiom_target_faults(const struct xlate *x, uint32_t target)
-{
-    return has_code_limit(x) && target > x->cpu->segs[SEG_CS].limit;
 }
 
 void idiom_raise_gp0(struct xlate *x)

@@ -343,6 +343,18 @@ static enum x86_rc find(struct bt *bt, struct ccf **out, bool *is_global)
 
 /* ---- running -------------------------------------------------------------------------------------- */
 
+/* Landings compare EIPs: they are good in the code segment alone that they were made in. */
+static void sync_code_segment(struct bt *bt, unsigned view)
+{
+    const struct segment *cs = &bt->cpu->segs[SEG_CS];
+
+    if (bt->code_base[view] == cs->base && bt->code_limit[view] == cs->limit)
+        return;
+    bt->code_base[view] = cs->base;
+    bt->code_limit[view] = cs->limit;
+    cut_stack(bt, view);
+}
+
 /* Bring stack, tables and mode of the present privilege in. */
 static void sync_view(struct bt *bt)
 {
@@ -362,6 +374,8 @@ static void sync_view(struct bt *bt)
         tcache_jt_drop_all(cpu->tc, view, false);
         cut_stack(bt, view);
     }
+    if (!(cpu->mode & MODE_CS_FLAT))
+        sync_code_segment(bt, view);
 }
 
 enum x86_rc bt_translate_at(struct vcpu *cpu, unsigned max_insns, struct ccf **out)
@@ -399,12 +413,16 @@ static void chain(struct bt *bt, uint32_t handle, struct ccf *to, bool is_global
     struct ccf_link *link = tcache_link(bt->cpu->tc, handle);
 
     if (!bt->opt.chain || !link->owner->live || link->target_eip != to->key.eip ||
-        link->owner->key.mode != to->key.mode)
+        link->owner->key.mode != to->key.mode || link->owner->key.cs_base != to->key.cs_base ||
+        link->owner->key.cs_limit != to->key.cs_limit)
         return;
+    uint32_t from_va = to->key.cs_base + link->owner->key.eip, to_va = to->key.cs_base + to->key.eip;
     bool is_near = link->owner->key.pa >> GUEST_PAGE_SHIFT == to->key.pa >> GUEST_PAGE_SHIFT &&
-                   (link->owner->key.eip ^ to->key.eip) < GUEST_PAGE_SIZE;
+                   (from_va ^ to_va) < GUEST_PAGE_SIZE;
     if (to->pfn2 == CCF_ONE_PAGE && is_near) {
         tcache_chain(bt->cpu->tc, link, to);
+    } else if (!(to->key.mode & MODE_CS_FLAT)) {
+        return; /* far chains and the jump table go by EIP as an address */
     } else if (to->pfn2 == CCF_ONE_PAGE && is_global && bt->view == VIEW_SUPERVISOR) {
         tcache_chain_far(bt->cpu->tc, link, to);
     } else {

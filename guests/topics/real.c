@@ -27,8 +27,10 @@ SNIPPET16(r_word_at_end, "movw 0xfffe, %ax; r_word_at_end_1: movw 0xffff, %bx");
 SNIPPET16(r_store_at_end, "r_store_at_end_1: movl %eax, 0xfffd");
 SNIPPET16(r_rmw_at_end, "r_rmw_at_end_1: incw 0xffff");
 SNIPPET16(r_stack_at_end, "mov $0xffff, %bp; r_stack_at_end_1: movw (%bp), %ax");
-SNIPPET16(r_offset32, "mov $0x10000, %ebx; mov $0xfffe, %esi; movw (%esi), %ax; r_offset32_1: movb (%ebx), %al");
+SNIPPET16(r_offset32, "movb %ss:0, %al; mov $0x10000, %ebx; mov $0xfffe, %esi; movw (%esi), %ax; r_offset32_1: movb (%ebx), %al");
 SNIPPET16(r_offset32_ss, "mov $0x10000, %ebx; r_offset32_ss_1: movb %ss:(%ebx), %al");
+SNIPPET16(r_offset32_wrap, "mov $-1, %ebx; movb %es:0xffff, %al; movb %es:0, %al; r_offset32_wrap_1: movw (%ebx), %ax");
+SNIPPET16(r_offset32_cross, "mov $0xfffd, %ebx; movb (%ebx), %al; movb %ss:0, %al; r_offset32_cross_1: movl (%ebx), %eax");
 SNIPPET16(r_scaled, "mov $0x10, %eax; mov $0x100, %edx; movl $0x11223344, 4(%edx,%eax,4); movl 0x144, %ecx");
 SNIPPET16(r_high, "mov $0xffff, %ax; mov %ax, %es; movl %es:0x10, %ebx; movl %es:0x100, %ecx");
 SNIPPET16(r_cs_write, "movb $0x5a, %cs:0x4000; movb %cs:0x4000, %al");
@@ -40,6 +42,8 @@ LABEL(r_rmw_at_end_1);
 LABEL(r_stack_at_end_1);
 LABEL(r_offset32_1);
 LABEL(r_offset32_ss_1);
+LABEL(r_offset32_wrap_1);
+LABEL(r_offset32_cross_1);
 
 static void addresses(void)
 {
@@ -78,6 +82,10 @@ static void addresses(void)
     ends("offset_of_32_bits_beyond", &c, V_GP, OFS(r_offset32_1, r_offset32));
     c = REAL(r_offset32_ss);
     ends("offset_of_32_bits_beyond_in_ss", &c, V_SS, OFS(r_offset32_ss_1, r_offset32_ss));
+    c = REAL(r_offset32_wrap);
+    ends("offset_of_32_bits_wraps", &c, V_GP, OFS(r_offset32_wrap_1, r_offset32_wrap));
+    c = REAL(r_offset32_cross);
+    ends("offset_of_32_bits_crosses", &c, V_GP, OFS(r_offset32_cross_1, r_offset32_cross));
     c = REAL(r_scaled);
     check_done("scaled_index", &c);
     check_eq("scaled_index_value", c.ecx, 0x11223344);
@@ -298,6 +306,11 @@ SNIPPET16(r_to_end_1, "ljmp $0x2000, $0xfffe");
 SNIPPET16(r_jmp_table, "xor %ebx, %ebx; movw $(1f - r_jmp_table), 0x600; movw $(2f - r_jmp_table), 0x602; mov $2, %si; jmp *0x600(%si); "
                        "1: mov $1, %ax; jmp 3f; 2: mov $2, %ax; xor %si, %si; cmp $1, %bx; inc %bx; jne 4f; hlt; 4: jmp "
                        "*0x600(%si); 3:");
+/* A near return in another code segment, to the offset that a near call pushed in this one. */
+SNIPPET16(r_other_cs, "mov $3, %cx; 0: call 1f; r_other_cs_1: mov $1, %ax; jmp 9f; .org r_other_cs_1 - r_other_cs + 16 + r_other_cs; add $2, %bx; ljmp "
+                      "$0x2000, $(5f - r_other_cs); 1: ljmp $0x2001, $(2f - r_other_cs - 16); 2: ret; 5: dec %cx; jnz 0b; 9:");
+SNIPPET16(r_hot_call, "mov $1000, %cx; xor %ax, %ax; 1: call 2f; lcall $0x1fff, $(3f - r_hot_call + 16); dec %cx; jnz 1b; jmp 4f; 2: inc %ax; "
+                      "ret; 3: call 5f; inc %bx; lret; 5: inc %dx; ret; 4:");
 LABEL(r_far_big_1);
 LABEL(r_far_call_big_1);
 LABEL(r_jcc_big_1);
@@ -395,6 +408,15 @@ static void transfers(void)
     c = REAL(r_jmp_table);
     check_done("jump_table", &c);
     check_eq("jump_table_ax", c.eax, 1);
+    c = REAL(r_other_cs);
+    check_done("near_return_in_another_segment", &c);
+    check_eq("near_return_in_another_segment_ax", c.eax, 0);
+    check_eq("near_return_in_another_segment_bx", c.ebx, 6);
+    c = REAL(r_hot_call);
+    check_done("many_calls", &c);
+    check_eq("many_calls_near", c.eax, 1000);
+    check_eq("many_calls_far", c.ebx, 1000);
+    check_eq("many_calls_near_in_far", c.edx, 1000);
     beyond_the_limit();
 }
 
