@@ -184,6 +184,14 @@ static void count_miss(struct bt *bt, struct ccf *ccf, bool is_filled)
     tcache_drop(cpu->tc, ccf, DROP_EVICT);
 }
 
+/* The window that the present code runs in has ended under it: it is empty, and every access that is
+ * left before the code does goes the slow way. */
+static const uint8_t *leave_window(struct bt *bt, const struct ccf *ccf, const struct ccf_insn *insn)
+{
+    bt->cpu->run = 0;
+    return ccf->cold + insn->cold_ofs;
+}
+
 /* The faulting instruction has changed nothing yet: it starts again, in the window if the page
  * can be mapped, else in its slow path, which faults, bounces or splits as the case may be. */
 const uint8_t *form_window_miss(struct bt *bt)
@@ -194,12 +202,13 @@ const uint8_t *form_window_miss(struct bt *bt)
     struct ccf *ccf = tcache_find_rip(cpu->tc, rip);
     gva_t va;
 
-    if (!ccf || cpu->host_signal != HOST_SIGSEGV ||
-        !mmu_window_contains(mmu_window_base(cpu, view), cpu->host_addr, &va))
+    if (!ccf || cpu->host_signal != HOST_SIGSEGV || !mmu_window_contains(bt->gs_base, cpu->host_addr, &va))
         return NULL;
     STAT_INC(cpu, pf_hidden);
     const struct ccf_insn *insn = &ccf->insns[ccf_insn_at(ccf, rip)];
     cpu->eip = ccf->key.eip + insn->guest_ofs;
+    if (mmu_window_base(cpu, view) != bt->gs_base)
+        return leave_window(bt, ccf, insn);
     bool is_inside = cpu->host_addr - mmu_window_base(cpu, view) <= UINT32_MAX;
     bool is_filled = is_inside && mmu_window_fill(cpu, view, va, cpu->host_is_write);
     count_miss(bt, ccf, is_filled);

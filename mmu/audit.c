@@ -29,7 +29,7 @@ static bool rmap_has(struct mmu *m, enum mmu_view_id id, uint32_t vpn, uint64_t 
     uint32_t where = vpn | (uint32_t)id << RMAP_VIEW_SHIFT;
     uint32_t index = m->rmap_head[pfn];
 
-    for (uint32_t n = 0; index && n < RMAP_NODES; n++, index = m->rmap[index].next)
+    for (uint32_t n = 0; index && n < m->rmap_nodes; n++, index = m->rmap[index].next)
         if (m->rmap[index].where == where)
             return true;
     return false;
@@ -126,10 +126,10 @@ static void audit_rmap(struct audit *a)
     struct mmu *m = a->m;
     uint32_t n = 1;
 
-    for (uint32_t i = m->rmap_free; i && n <= RMAP_NODES; i = m->rmap[i].next)
+    for (uint32_t i = m->rmap_free; i && n <= m->rmap_nodes; i = m->rmap[i].next)
         n++;
     for (uint64_t pfn = 0; pfn < m->ram_pages; pfn++)
-        for (uint32_t i = m->rmap_head[pfn]; i && n <= RMAP_NODES; i = m->rmap[i].next)
+        for (uint32_t i = m->rmap_head[pfn]; i && n <= m->rmap_nodes; i = m->rmap[i].next)
             n++;
     expect(a, n == m->rmap_fresh, 0, "reverse map has lost or shared nodes");
 }

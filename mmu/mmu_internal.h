@@ -16,7 +16,7 @@
 #define VIEW_PAGES    (1u << 20) /* pages of a 4 GiB linear address space               */
 #define LIST_MAX      65536u     /* pages a list holds before the view is wiped          */
 #define FETCH_ENTRIES 512u       /* fetch TLB, direct mapped                             */
-#define RMAP_NODES    (128u << 10)
+#define RMAP_NODES    (128u << 10) /* at least; one for each page of RAM */
 #define NO_PAGE       UINT32_MAX /* no VA page has this number                           */
 
 #define REGION_SHIFT 22u /* 4 MiB: the largest leaf; unit of INVLPG on large pages       */
@@ -84,8 +84,10 @@ struct mmu {
     struct view view[VIEW_COUNT];
 
     uint32_t *rmap_head;    /* [ram_pages], index of the first node or 0               */
-    struct rmap_node *rmap; /* [RMAP_NODES], [0] unused                                */
+    struct rmap_node *rmap; /* [rmap_nodes], [0] unused                                */
+    uint32_t rmap_nodes;
     uint32_t rmap_free;     /* list of nodes given back                                */
+    uint32_t rmap_nfree;    /* its length                                              */
     uint32_t rmap_fresh;    /* nodes from here on were never used                      */
     struct windows *windows; /* NULL until the first is opened                          */
 };
@@ -201,6 +203,9 @@ static inline bool page_is_watched(const struct mmu *m, uint32_t vpn)
 bool rmap_init(struct mmu *m);
 void rmap_done(struct mmu *m);
 void rmap_add(struct mmu *m, unsigned id, uint32_t vpn, uint64_t pfn);
+/** Room for n more nodes, so that rmap_add will not flush. May flush now: slots and windows may be
+ *  gone afterwards. false: there is not that much room at all. */
+bool rmap_reserve(struct mmu *m, uint32_t n);
 /** Take every store slot and writable window page away from a page, and mark it. */
 void trace_guard(struct mmu *m, uint64_t pfn, unsigned why);
 /** Report bytes of a page written by the guest, if it is traced. They are there already. */

@@ -6,16 +6,20 @@
  * map leads from a PA page to the (view, VA page) pairs that got a store slot for it. It is
  * kept lazily: a node may outlive its slot and is checked against the slot's value when it
  * is met; whoever walks a list drops the dead nodes on the way, so lists stay as long as
- * the page has live aliases. Nodes come from a fixed pool. When it is empty, both views are
- * flushed and the map starts again.
+ * the page has live aliases. Nodes come from a fixed pool. When it is empty, all lists are swept
+ * of dead nodes; if that gives little, views and windows are flushed and the map starts again.
  */
 #include "mmu/mmu_internal.h"
 #include "mmu/window_internal.h"
 
+/* A sweep that frees less than this share of all nodes was not worth it. */
+#define SWEEP_WORTH 8u
+
 bool rmap_init(struct mmu *m)
 {
+    m->rmap_nodes = max_u32(RMAP_NODES, (uint32_t)m->ram_pages);
     m->rmap_head = platform_reserve(m->ram_pages * sizeof *m->rmap_head);
-    m->rmap = platform_reserve(RMAP_NODES * sizeof *m->rmap);
+    m->rmap = platform_reserve(m->rmap_nodes * sizeof *m->rmap);
     m->rmap_fresh = 1;
     return m->rmap_head && m->rmap;
 }
@@ -25,7 +29,7 @@ void rmap_done(struct mmu *m)
     if (m->rmap_head)
         platform_release(m->rmap_head, m->ram_pages * sizeof *m->rmap_head);
     if (m->rmap)
-        platform_release(m->rmap, RMAP_NODES * sizeof *m->rmap);
+        platform_release(m->rmap, max_u32(RMAP_NODES, (uint32_t)m->ram_pages) * sizeof *m->rmap);
 }
 
 /* The store slot a node stands for. */
@@ -58,6 +62,7 @@ static void node_unlink(struct mmu *m, uint32_t *link)
     *link = m->rmap[index].next;
     m->rmap[index].next = m->rmap_free;
     m->rmap_free = index;
+    m->rmap_nfree++;
 }
 
 /* Every store slot must be gone before nodes are forgotten. */
@@ -67,21 +72,47 @@ static void rmap_restart(struct mmu *m)
     shadow_flush(m);
     windows_flush(m);
     platform_zero(m->rmap_head, m->ram_pages * sizeof *m->rmap_head);
-    m->rmap_free = 0;
+    m->rmap_free = m->rmap_nfree = 0;
     m->rmap_fresh = 1;
+}
+
+static uint32_t room(const struct mmu *m)
+{
+    return m->rmap_nfree + (m->rmap_nodes - m->rmap_fresh);
+}
+
+/* Take the dead nodes off all lists. Lists are not walked for their own sake otherwise, so those of
+ * programs that ended stay. */
+static void rmap_sweep(struct mmu *m)
+{
+    for (uint64_t pfn = 0; pfn < m->ram_pages; pfn++)
+        for (uint32_t *link = &m->rmap_head[pfn]; *link;)
+            if (node_is_live(m, &m->rmap[*link], pfn))
+                link = &m->rmap[*link].next;
+            else
+                node_unlink(m, link);
+    LOG(m->cpu->log, trace, "reverse map was full, %u nodes of %u are free again\n", m->rmap_nfree, m->rmap_nodes);
+}
+
+bool rmap_reserve(struct mmu *m, uint32_t n)
+{
+    if (room(m) >= n)
+        return true;
+    rmap_sweep(m);
+    if (room(m) < max_u32(n, m->rmap_nodes / SWEEP_WORTH)) /* the next sweep would follow soon */
+        rmap_restart(m);
+    return room(m) >= n;
 }
 
 static uint32_t node_alloc(struct mmu *m)
 {
+    rmap_reserve(m, 1);
     uint32_t index = m->rmap_free;
-
-    if (index) {
-        m->rmap_free = m->rmap[index].next;
-        return index;
-    }
-    if (m->rmap_fresh == RMAP_NODES)
-        rmap_restart(m);
-    return m->rmap_fresh++;
+    if (!index)
+        return m->rmap_fresh++;
+    m->rmap_free = m->rmap[index].next;
+    m->rmap_nfree--;
+    return index;
 }
 
 void rmap_add(struct mmu *m, unsigned id, uint32_t vpn, uint64_t pfn)

@@ -555,6 +555,8 @@ static bool map_run(struct mmu *m, unsigned index, const struct run *r)
 {
     struct window *w = &ws(m)->w[index];
 
+    if (r->is_writable && index && (!rmap_reserve(m, r->npages) || !w->in_use)) /* it may have been flushed */
+        return false;
     keep_budget(m, index);
     if (r->is_writable && !index && ws(m)->nruns == WINDOW_RUNS)
         window_clear(m, w);

@@ -222,6 +222,18 @@ static enum next give_up(struct vm *vm, struct vm_exit *out, const char *why)
     return END;
 }
 
+/* A host fault that stands for none of the guest's: an error of ours, so say all there is to know. */
+static enum next give_up_at_host(struct vm *vm, struct vm_exit *out)
+{
+    const struct vcpu *cpu = vm->cpu;
+    char why[160];
+
+    fmt_format(why, sizeof why, "host fault in translated code (signal %d code %d, host RIP 0x%llx, %s 0x%llx)",
+               cpu->host_signal, cpu->host_code, (unsigned long long)cpu->host_rip,
+               cpu->host_is_write ? "write to" : "read from", (unsigned long long)cpu->host_addr);
+    return give_up(vm, out, why);
+}
+
 static enum next handle(struct vm *vm, enum exit_reason reason, struct vm_exit *out);
 
 #define ALONE_TRIES 16
@@ -292,7 +304,7 @@ static enum next handle(struct vm *vm, enum exit_reason reason, struct vm_exit *
         return GO_ON;
     case EXIT_HOST:
         if (!translate_signal(vm))
-            return give_up(vm, out, "host fault in translated code");
+            return give_up_at_host(vm, out);
         deliver(vm);
         return GO_ON;
     case EXIT_UNSUPPORTED:

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "bt/bt.h"
+#include "mmu/mmu_internal.h"
 #include "tests/unit/bt/run_fixture.h"
 
 #define PAGE  0x1000u
@@ -442,6 +443,28 @@ static void straddler_of_a_global_and_a_local_page(void **state)
     run_fixture_free(fx);
 }
 
+/* The reverse map is so small that it is flushed while user code runs, and the window with it. */
+static void window_ends_under_running_code(void **state)
+{
+    struct run_fixture *fx = spaces_new();
+    struct mmu *m = fx->cpu->mmu;
+
+    (void)state;
+    for (unsigned spare = 1; spare <= 8; spare++) {
+        start(fx);
+        m->rmap_nodes = m->rmap_fresh + spare;
+        run_code(fx, GUEST("mov ecx, 300; mov ebx, " STR(DATA) "; 1: inc dword ptr [ebx]; inc dword ptr [ebx + 0x1000];"
+                           "push ecx; inc dword ptr [ebx + 0x2000]; add [ebx + 0x3000], ecx; pop edx; add esi, edx;"
+                           "loop 1b"));
+        for (uint32_t i = 0; i < 3; i++)
+            assert_int_equal(get_u32(fx, DATA + i * 0x1000), 300 * spare);
+        assert_int_equal(get_u32(fx, DATA + 0x3000), 45150 * spare);
+        assert_int_equal(fx->frame.gpr[ESI], 45150);
+        assert_int_equal(mmu_audit(m), 0);
+    }
+    run_fixture_free(fx);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -457,6 +480,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(kernel_exits_between_pages),
         cmocka_unit_test(global_kernel_pages_survive_cr3_loads),
         cmocka_unit_test(straddler_of_a_global_and_a_local_page),
+        cmocka_unit_test(window_ends_under_running_code),
     };
 
     return run_config_choose(argc, argv) ? cmocka_run_group_tests(tests, NULL, NULL) : 2;

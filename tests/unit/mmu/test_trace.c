@@ -100,6 +100,45 @@ static void many_lives_of_a_page_leave_no_chain(void **state)
     fx_assert_clean(fx);
 }
 
+/* Programs that ended leave nodes behind; living slots survive the sweep that reclaims them. */
+static void full_map_is_swept_before_it_is_flushed(void **state)
+{
+    struct fixture *fx = *state;
+
+    fx->m->rmap_nodes = 64;
+    fx_paging(fx, 0);
+    fx_map(fx, VA, PA, RWU);
+    fx_probe(fx, VA, ACC_WRITE);
+    for (uint32_t i = 0; i < 500; i++) {
+        uint32_t va = 0x10000000u + i * 0x1000;
+        fx_map(fx, va, PA + 0x1000 + (i % 16) * 0x1000, RWU);
+        fx_probe(fx, va, ACC_WRITE);
+        fx_map(fx, va, 0, 0);
+        mmu_invlpg(fx->cpu, gva(va));
+        assert_int_not_equal(fx_store_slot(fx, VIEW_SUPERVISOR, VA), 0);
+        assert_true(fx->m->rmap_fresh <= 64);
+    }
+    fx_assert_clean(fx);
+}
+
+static void map_full_of_living_nodes_flushes(void **state)
+{
+    struct fixture *fx = *state;
+
+    fx->m->rmap_nodes = 64;
+    fx_paging(fx, 0);
+    for (uint32_t i = 0; i < 500; i++) {
+        uint32_t va = 0x10000000u + i * 0x1000;
+        fx_map(fx, va, PA + (i % 16) * 0x1000, RWU);
+        fx_probe(fx, va, ACC_WRITE);
+        assert_int_not_equal(fx_store_slot(fx, VIEW_SUPERVISOR, va), 0);
+        fx_assert_clean(fx);
+    }
+    mmu_trace_add(fx->m, gpa(PA));
+    for (uint32_t i = 0; i < 500; i += 16)
+        assert_int_equal(fx_store_slot(fx, VIEW_SUPERVISOR, 0x10000000u + i * 0x1000), 0);
+}
+
 static void physical_writes_report_page_by_page(void **state)
 {
     struct fixture *fx = *state;
@@ -168,6 +207,8 @@ int main(void)
         TEST(removed_trace_lets_slots_fill_again),
         TEST(node_of_a_moved_page_does_no_harm),
         TEST(many_lives_of_a_page_leave_no_chain),
+        TEST(full_map_is_swept_before_it_is_flushed),
+        TEST(map_full_of_living_nodes_flushes),
         TEST(physical_writes_report_page_by_page),
         TEST(traced_rom_reports_no_store),
         TEST(traces_outside_ram_are_ignored),
