@@ -781,6 +781,10 @@ static void status(void)
 void guest_main(void)
 {
     set_cr4(get_cr4() | 0x200);
+    lengths(); /* without paging */
+    several();
+    page_splits();
+    strings(0);
     paging_on();
     registers();
     data_accesses(0);

@@ -605,6 +605,12 @@ static void other_modes(void)
     run_armed(&c, NULL);
     check_done("vm86_breakpoint", &c);
     check_record("vm86_breakpoint", WANT(AT(4, 1)));
+    arm(0, ON_FETCH, CODE_AT, 1);
+    arm(1, ON_FETCH, CODE_AT + 1, 1);
+    c = vm86_new();
+    c.eflags |= EFL_IOPL | EFL_RF;
+    run_armed(&c, NULL);
+    check_record("vm86_RF", WANT(AT(1, 2)));
 }
 
 void guest_main(void)

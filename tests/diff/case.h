@@ -126,6 +126,7 @@ void oracle_host_x87(struct host_x87 *out);
 
 struct engine_options {
     bool chain, host_baseline, verify;
+    bool watched; /* pages as if they had breakpoints, which nothing meets */
     unsigned tu_insns;
     size_t tc_bytes;
     int mem; /* enum bt_mem_form */

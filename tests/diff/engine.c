@@ -61,6 +61,15 @@ struct engine *engine_new(const struct engine_options *o)
     make_segments(e->fx);
     for (int i = 0; i < CASE_PAGES; i++)
         vm_fixture_map(e->fx, case_page_va[i], PTE_P | PTE_US | (i == PAGE_RODATA ? 0 : PTE_W));
+    if (o->watched) {
+        static const enum case_page data[MMU_WATCHED_MAX] = { PAGE_DATA0, PAGE_DATA1, PAGE_RODATA, PAGE_STACK };
+        uint32_t code = case_page_va[PAGE_CODE0] >> GUEST_PAGE_SHIFT, vpn[MMU_WATCHED_MAX];
+
+        for (unsigned i = 0; i < MMU_WATCHED_MAX; i++)
+            vpn[i] = case_page_va[data[i]] >> GUEST_PAGE_SHIFT;
+        mmu_watch_pages(e->fx->cpu, vpn, MMU_WATCHED_MAX);
+        bt_break_pages(e->fx->cpu, &code, 1);
+    }
     return e;
 }
 
