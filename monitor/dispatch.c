@@ -270,13 +270,12 @@ static enum next run_shadow(struct vm *vm, struct vm_exit *out)
     struct vcpu *cpu = vm->cpu;
 
     cpu->resumes = cpu->debug_shadow;
-    cpu->debug_shadow = false;
     vm->held_hits = cpu->debug_hits & ~DR6_BS;
     enum exit_reason reason = run_alone(vm);
-    cpu->resumes = false;
+    cpu->resumes = cpu->debug_shadow = false;
     cpu->debug_hits |= vm->held_hits;
     if (reason == EXIT_SHADOW)
-        reason = EXIT_DISPATCH; /* a second STI casts no second shadow */
+        reason = EXIT_DISPATCH; /* a second one casts no second shadow */
     enum next next = handle(vm, reason, out);
     vm->held_hits = 0;
     return next;

@@ -231,6 +231,8 @@ SNIPPET(m_int, "mov watched, %ss; int $0x30; nop");
 SNIPPET(m_store, "mov watched, %ss; mov %eax, watched + 4; nop; nop");
 SNIPPET(m_ud, "mov watched, %ss; ud2");
 
+SNIPPET(m_twice_sti, "mov %ss, %eax; mov %eax, %ss; mov %eax, %ss; sti; nop; nop");
+
 static struct context move_ss(const uint8_t *code, uint32_t eflags)
 {
     struct context c = context_new(3, code);
@@ -274,6 +276,11 @@ static void held_off(void)
     arm(0, ON_FETCH, address_of(s_cli_sti) + 3, 1);
     run_armed(&c, s_cli_sti);
     check_record("breakpoint_behind_sti", WANT(AT(3, 1)));
+    c = context_new(0, m_twice_sti);
+    arm(0, ON_FETCH, address_of(m_twice_sti) + 7, 1);
+    run_armed(&c, m_twice_sti);
+    check_done("breakpoint_behind_sti_behind_mov_ss", &c);
+    check_record("breakpoint_behind_sti_behind_mov_ss", WANT(AT(7, 1)));
 }
 
 /* ---- with breakpoints --------------------------------------------------------------------------------------------------- */
