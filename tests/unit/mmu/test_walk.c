@@ -265,6 +265,13 @@ static void reserved_bits_of_pae_entries_fault(void **state)
 }
 
 /* A processor without PSE-36 and PAT: more bits are reserved, with CR4.PSE set or PAE. */
+/* A 4 KiB page whose entry has the PAT bit, which is where PS is one level up. */
+static void map_with_pat(struct fixture *fx, uint32_t va, uint32_t pa)
+{
+    fx_put64(fx, fx_pde(fx, va), 0);
+    fx_put32(fx, fx_pte(fx, va), pa | PTE_P | PTE_PAT);
+}
+
 static void reserved_bits_follow_the_features(void **state)
 {
     struct fixture *fx = *state;
@@ -275,18 +282,18 @@ static void reserved_bits_follow_the_features(void **state)
         fx_map(fx, VA, 0x800000 | 1u << bit, PTE_P | PTE_PS);
         fx_expect_pf(fx, VA, 0, PF_P | PF_RSVD);
     }
-    fx_map(fx, VA, 0x234000, PTE_P | 0x80);
+    map_with_pat(fx, VA, 0x234000);
     fx_expect_pf(fx, VA, 0, PF_P | PF_RSVD);
     fx_paging(fx, 0);
-    fx_map(fx, VA, 0x234000, PTE_P | 0x80);
+    map_with_pat(fx, VA, 0x234000);
     assert_int_equal(walk_ok(fx, VA, 0).pa.v, 0x234123);
     fx_paging(fx, CR4_PAE);
-    fx_map(fx, VA, 0x234000, PTE_P | 0x80);
+    map_with_pat(fx, VA, 0x234000);
     fx_expect_pf(fx, VA, 0, PF_P | PF_RSVD);
     fx_map(fx, VA, 0x800000 | 1u << 12, PTE_P | PTE_PS);
     fx_expect_pf(fx, VA, 0, PF_P | PF_RSVD);
     walk_set_reserved(fx->m, false, true);
-    fx_map(fx, VA, 0x234000, PTE_P | 0x80);
+    map_with_pat(fx, VA, 0x234000);
     assert_int_equal(walk_ok(fx, VA, 0).pa.v, 0x234123);
 }
 
