@@ -269,7 +269,7 @@ static void reserved_bits_of_pae_entries_fault(void **state)
 static void map_with_pat(struct fixture *fx, uint32_t va, uint32_t pa)
 {
     fx_put64(fx, fx_pde(fx, va), 0);
-    fx_put32(fx, fx_pte(fx, va), pa | PTE_P | PTE_PAT);
+    fx_put32(fx, fx_pte(fx, va), pa | PTE_P | 0x80);
 }
 
 static void reserved_bits_follow_the_features(void **state)
