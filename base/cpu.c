@@ -116,6 +116,7 @@ static void reset_fpu(struct vcpu *cpu)
     cpu->fpu[24] = 0x80;
     cpu->fpu[25] = 0x1f;
     cpu->fpu_live = 0;
+    cpu->ferr = false;
     cpu->x87_fip = cpu->x87_ea = cpu->x87_fdp = 0;
     cpu->x87_fop = cpu->x87_seg = cpu->x87_fcs = cpu->x87_fds = cpu->x87_fop_shown = 0;
 }

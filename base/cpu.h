@@ -162,6 +162,7 @@ struct vcpu {
     uint64_t pat;           /* IA32_PAT: kept and shown; memory types have no effect       */
     uint16_t x87_fcs, x87_fds; /* selectors of FIP and FDP                              */
     uint16_t x87_fop_shown; /* the opcode that images show                                 */
+    bool ferr;              /* FERR# is asserted: CR0.NE was clear at an x87 error          */
     uint32_t x87_fdp;       /* the operand's offset that images show                       */
     uint32_t misc_enable;   /* IA32_MISC_ENABLE of a Pentium 4                             */
     uint32_t mode;          /* MODE_* of the present state: vcpu_update_mode()           */

@@ -51,6 +51,15 @@ static uint16_t status_word(struct vcpu *cpu)
     return status;
 }
 
+/* Whatever ends the pending exception takes FERR# back. */
+static void status_changed(struct vcpu *cpu)
+{
+    if (!cpu->ferr || (status_word(cpu) & FSW_ES))
+        return;
+    cpu->ferr = false;
+    machine_ferr(cpu->vm->machine, false);
+}
+
 /* #NM comes before everything that the memory operand can earn. */
 static enum x86_rc check_available(struct vcpu *cpu)
 {
@@ -94,6 +103,7 @@ enum exit_reason callout_fnstenv(struct vcpu *cpu, uint64_t arg, uint32_t ea)
     __asm__ volatile("fnstenv %0" : "=m"(env)); /* masks all exceptions, as the guest's would */
     x87_pointers_get(cpu, (uint16_t)env.status, &pointers);
     x87_env_put(cpu, &env, &pointers, osize, image);
+    status_changed(cpu);
     rc = mmu_write(cpu, va, image, size, cpl_access(cpu->cpl));
     return rc == X86_OK ? EXIT_RESUME : exit_failed(rc);
 }
@@ -117,6 +127,7 @@ enum exit_reason callout_fnsave(struct vcpu *cpu, uint64_t arg, uint32_t ea)
     x87_env_put(cpu, &host.env, &pointers, osize, image);
     memcpy(image + regs_ofs, host.regs, X87_REG_BYTES);
     x87_pointers_set(cpu, &(struct x87_pointers){ 0 });
+    status_changed(cpu);
     rc = mmu_write(cpu, va, image, regs_ofs + X87_REG_BYTES, cpl_access(cpu->cpl));
     return rc == X86_OK ? EXIT_RESUME : exit_failed(rc);
 }
@@ -137,6 +148,7 @@ enum exit_reason callout_fldenv(struct vcpu *cpu, uint64_t arg, uint32_t ea)
     make_live(cpu);
     __asm__ volatile("fldenv %0" : : "m"(env));
     x87_pointers_set(cpu, &pointers);
+    status_changed(cpu);
     return EXIT_RESUME;
 }
 
@@ -157,6 +169,7 @@ enum exit_reason callout_frstor(struct vcpu *cpu, uint64_t arg, uint32_t ea)
     make_live(cpu);
     __asm__ volatile("frstor %0" : : "m"(host));
     x87_pointers_set(cpu, &pointers);
+    status_changed(cpu);
     return EXIT_RESUME;
 }
 
@@ -170,6 +183,7 @@ enum exit_reason callout_fninit(struct vcpu *cpu, uint64_t arg, uint32_t ea)
     make_live(cpu);
     __asm__ volatile("fninit");
     x87_pointers_set(cpu, &(struct x87_pointers){ 0 });
+    status_changed(cpu);
     return EXIT_RESUME;
 }
 
@@ -182,6 +196,7 @@ enum exit_reason callout_fnclex(struct vcpu *cpu, uint64_t arg, uint32_t ea)
         return exit_failed(rc);
     x87_pointers_update(cpu, status_word(cpu));
     __asm__ volatile("fnclex");
+    status_changed(cpu);
     return EXIT_RESUME;
 }
 
@@ -319,6 +334,7 @@ enum exit_reason callout_fxrstor(struct vcpu *cpu, uint64_t arg, uint32_t ea)
     memcpy(host + FX_REGS, image + FX_REGS, (has_sse(cpu) ? FXSAVE_USED : FXSAVE_X87) - FX_REGS);
     __asm__ volatile("fxrstor64 %0" : : "m"(host));
     get_fx_pointers(cpu, image);
+    status_changed(cpu);
     return EXIT_RESUME;
 }
 

@@ -10,6 +10,7 @@
 #include "monitor/debug.h"
 #include "monitor/monitor.h"
 #include "monitor/report.h"
+#include "monitor/system_internal.h"
 
 /* Signal numbers and codes of the host's ABI, as the platform stores them. */
 enum { HOST_SIGILL = 4, HOST_SIGBUS = 7, HOST_SIGFPE = 8, HOST_SIGSEGV = 11 };
@@ -140,16 +141,12 @@ static void deliver(struct vm *vm)
     exception_deliver(vm);
 }
 
-/* HLT: sleep until an interrupt may be taken or the machine stops. With the instruction clock,
- * time jumps to the next deadline. */
-static void halt(struct vm *vm)
+/* Sleep until an interrupt may be taken or the machine stops. With the instruction clock, time jumps to the
+ * next deadline. */
+static void wait_for_interrupt(struct vm *vm)
 {
     struct vcpu *cpu = vm->cpu;
 
-    STAT_INC(cpu, halt);
-    cpu->eip = cpu->next_eip;
-    if (cpu->debug_hits)
-        return; /* the trap wakes it at once */
     for (;;) {
         attend(vm, false);
         if (can_interrupt(cpu) || machine_stop_requested(vm->machine, NULL) != STOP_NONE)
@@ -160,6 +157,18 @@ static void halt(struct vm *vm)
         else
             platform_wait(cpu, to_host_ns(vm, deadline));
     }
+}
+
+/* HLT */
+static void halt(struct vm *vm)
+{
+    struct vcpu *cpu = vm->cpu;
+
+    STAT_INC(cpu, halt);
+    cpu->eip = cpu->next_eip;
+    if (cpu->debug_hits)
+        return; /* the trap wakes it at once */
+    wait_for_interrupt(vm);
 }
 
 /* ---- host signals ------------------------------------------------------------------------------ */
@@ -281,6 +290,29 @@ static enum next run_shadow(struct vm *vm, struct vm_exit *out)
     return next;
 }
 
+/* An x87 error with CR0.NE clear: the instruction waits for the interrupt that FERR# requests, or runs in
+ * spite of the error. */
+static enum next take_external_error(struct vm *vm, struct vm_exit *out)
+{
+    if (!machine_ignne(vm->machine)) {
+        ferr_raise(vm->cpu);
+        wait_for_interrupt(vm);
+        return GO_ON;
+    }
+    uint16_t control = ferr_ignore_begin(vm->cpu);
+    enum exit_reason reason = run_alone(vm);
+    ferr_ignore_end(vm->cpu, control);
+    return handle(vm, reason, out);
+}
+
+static enum next take_fault(struct vm *vm, struct vm_exit *out)
+{
+    if (ferr_is_external(vm->cpu))
+        return take_external_error(vm, out);
+    deliver(vm);
+    return GO_ON;
+}
+
 static enum next handle(struct vm *vm, enum exit_reason reason, struct vm_exit *out)
 {
     struct vcpu *cpu = vm->cpu;
@@ -294,8 +326,7 @@ static enum next handle(struct vm *vm, enum exit_reason reason, struct vm_exit *
     case EXIT_POLL:
         return GO_ON;
     case EXIT_FAULT:
-        deliver(vm);
-        return GO_ON;
+        return take_fault(vm, out);
     case EXIT_SHADOW:
         return run_shadow(vm, out);
     case EXIT_HALT:
@@ -304,8 +335,7 @@ static enum next handle(struct vm *vm, enum exit_reason reason, struct vm_exit *
     case EXIT_HOST:
         if (!translate_signal(vm))
             return give_up_at_host(vm, out);
-        deliver(vm);
-        return GO_ON;
+        return take_fault(vm, out);
     case EXIT_UNSUPPORTED:
         return give_up(vm, out, "unsupported instruction");
     case EXIT_WATCHED:

@@ -48,6 +48,10 @@ void machine_bus(struct machine *m, struct bus_request *req);
 void machine_irq(struct machine *m, unsigned line, bool level);
 /** Does the interrupt controller ask the CPU? */
 bool machine_intr_pending(const struct machine *m);
+/** FERR# of the processor, true: asserted, which requests IRQ 13. */
+void machine_ferr(struct machine *m, bool level);
+/** IGNNE#: the guest has answered by port F0h, and x87 errors are to be ignored until FERR# goes away. */
+bool machine_ignne(const struct machine *m);
 /** INTA cycle: -> vector. */
 uint8_t machine_intr_ack(struct machine *m);
 

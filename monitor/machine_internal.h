@@ -58,6 +58,7 @@ struct machine {
     struct device_entry device[MACHINE_DEVICES];
     uint32_t device_count;
     struct pic *pic;
+    struct sysctl *sysctl;
     struct pit *pit;
     struct i8042 *i8042;
     struct vga *vga;

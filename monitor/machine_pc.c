@@ -129,6 +129,16 @@ void machine_irq_taken(struct machine *m, unsigned line)
         pit_irq_taken(m->pit);
 }
 
+void machine_ferr(struct machine *m, bool level)
+{
+    sysctl_ferr(m->sysctl, level);
+}
+
+bool machine_ignne(const struct machine *m)
+{
+    return sysctl_ignne(m->sysctl);
+}
+
 /* ---- stopping ------------------------------------------------------------------------- */
 
 void machine_request_stop(struct machine *m, enum machine_stop why, uint32_t code)
@@ -176,7 +186,7 @@ static bool create_devices(struct machine *m)
 {
     const struct machine_config *c = &m->config;
 
-    return (m->pic = pic_new(m)) && (m->pit = pit_new(m)) && rtc_new(m) && dma_new(m) && sysctl_new(m) &&
+    return (m->pic = pic_new(m)) && (m->pit = pit_new(m)) && rtc_new(m) && dma_new(m) && (m->sysctl = sysctl_new(m)) &&
            (m->pci = pci_new(m)) && i440fx_new(m) && (m->piix3 = piix3_new(m)) &&
            (m->i8042 = i8042_new(m)) && create_serial(m) && (m->vga = vga_new(m)) &&
            (m->fw_cfg = fw_cfg_new(m)) && (m->acpi = acpi_new(m)) &&

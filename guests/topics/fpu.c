@@ -296,6 +296,79 @@ static void pointers(int ring)
     __asm__ volatile("fninit");
 }
 
+/* ---- CR0.NE clear: FERR#, IRQ 13, IGNNE# ----------------------------------------------------------- */
+
+#define VEC_IRQ13 0x2d /* IRQ 8 is at 0x28: guest.c */
+static volatile unsigned irq13_count;
+static volatile uint32_t irq13_eip, irq13_status;
+static bool irq13_clears;
+
+static bool on_irq13(struct frame *f)
+{
+    uint16_t status;
+
+    if (f->vector != VEC_IRQ13)
+        return false;
+    irq13_count++;
+    irq13_eip = f->eip;
+    outb(0xf0, 0);
+    __asm__ volatile("fnstsw %0" : "=m"(status));
+    irq13_status = status;
+    if (irq13_clears)
+        __asm__ volatile("fnclex");
+    else /* IGNNE# is up: what waits does not wait */
+        __asm__ volatile("fwait; fld1; fstp %st(0); fstcw control_m; fclex");
+    outb(0xa0, 0x20);
+    outb(0x20, 0x20);
+    return true;
+}
+
+SNIPPET(e_error, "fninit; movl $0x37b, control_m; fldcw control_m; fld1; fldz; fdivrp; incl %eax; nop; sti; "
+                 "e_wait: fwait; incl %eax; incl %eax");
+SNIPPET(e_twice, "fninit; movl $0x37b, control_m; fldcw control_m; sti; fld1; fldz; fdivrp; e_first: fld1; fldz; fdivrp; "
+                 "e_second: fnop; incl %eax");
+SNIPPET(e_mmx, "fninit; movl $0x37b, control_m; fldcw control_m; sti; fld1; fldz; fdivrp; e_mmx_at: paddb %mm0, %mm0; emms");
+SNIPPET(e_fn, "fninit; movl $0x37b, control_m; fldcw control_m; sti; fld1; fldz; fdivrp; fnstsw %ax; fnclex; fld1; nop; nop");
+
+static void external_errors(void)
+{
+    extern uint8_t e_wait[], e_first[], e_second[], e_mmx_at[];
+    uint32_t cr0 = get_cr0();
+    struct context c;
+
+    set_cr0(cr0 & ~0x20u);
+    guest_hook = on_irq13;
+    outb(0x21, 0xfb);
+    outb(0xa1, 0xdf);
+    for (int clears = 0; clears <= 1; clears++) {
+        irq13_clears = clears;
+        irq13_count = 0;
+        c = run_at(0, e_error);
+        check_done("irq13", &c);
+        check_eq("irq13_came_once", irq13_count, 1);
+        check_eq("irq13_before_the_waiting_instruction", irq13_eip, address_of(e_wait));
+        check_eq("irq13_status_ES_ZE", irq13_status & 0x84, 0x84);
+        check_eq("irq13_instructions_around_it_ran", c.eax, 3);
+        irq13_count = 0;
+        c = run_at(0, e_twice);
+        check_done("irq13_twice", &c);
+        check_eq("irq13_came_twice", irq13_count, 2);
+        check_eq("irq13_second_place", irq13_eip, address_of(e_second));
+        (void)e_first;
+        c = run_at(0, e_mmx);
+        check_eq("irq13_before_mmx", irq13_eip, address_of(e_mmx_at));
+        irq13_count = 0;
+        c = run_at(0, e_fn);
+        check_done("irq13_not_for_instructions_that_do_not_wait", &c);
+        check_eq("irq13_none", irq13_count, 0);
+    }
+    outb(0x21, 0xff);
+    outb(0xa1, 0xff);
+    guest_hook = NULL;
+    set_cr0(cr0);
+    __asm__ volatile("fninit");
+}
+
 /* Lazy switching: two owners of the registers, changed at #NM. */
 static bool switched;
 static bool on_nm(struct frame *f)
@@ -348,6 +421,8 @@ void guest_main(void)
         images(ring);
         pointers(ring);
     }
+    if (!option_given("qemu")) /* it aborts */
+        external_errors();
     lazy();
     persistence();
 }

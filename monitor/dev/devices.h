@@ -88,6 +88,10 @@ bool i8042_key_input(struct i8042 *k, const uint8_t *codes, size_t count);
 
 struct sysctl;
 struct sysctl *sysctl_new(struct machine *m);
+/** The processor's FERR# line, true: asserted. */
+void sysctl_ferr(struct sysctl *c, bool level);
+/** Is IGNNE# asserted? */
+bool sysctl_ignne(const struct sysctl *c);
 
 struct dma;
 struct dma *dma_new(struct machine *m);

@@ -1,6 +1,7 @@
 /*
  * The small ports of a PC's chipset: fast A20 and reset (92h), the diagnostic port (80h), and the
- * coprocessor's error latch (F0h, F1h).
+ * coprocessor's error latch (F0h, F1h): FERR# going up requests IRQ 13; a write takes the request back and,
+ * while FERR# is still up, tells the processor by IGNNE# to go on in spite of the error.
  *
  * Ref: IBM PS/2 Hardware Interface Technical Reference, "System Control Port A"; IBM PC/AT
  * Technical Reference, "Math Coprocessor".
@@ -18,6 +19,7 @@
 
 struct sysctl_state {
     uint8_t diagnostic, port_a;
+    uint8_t ferr, ignne; /* the two lines: 1 when asserted */
 };
 
 struct sysctl {
@@ -65,7 +67,6 @@ static void port_a_write(void *dev, uint64_t addr, unsigned size, uint32_t value
         machine_request_stop(c->m, STOP_RESET, 0);
 }
 
-/** Any write takes back the request that FERR# made. */
 static void fpu_write(void *dev, uint64_t addr, unsigned size, uint32_t value)
 {
     struct sysctl *c = dev;
@@ -74,6 +75,20 @@ static void fpu_write(void *dev, uint64_t addr, unsigned size, uint32_t value)
     (void)size;
     (void)value;
     machine_irq(c->m, FPU_IRQ, false);
+    c->s.ignne = c->s.ferr;
+}
+
+void sysctl_ferr(struct sysctl *c, bool level)
+{
+    if (level && !c->s.ferr)
+        machine_irq(c->m, FPU_IRQ, true);
+    c->s.ferr = level;
+    c->s.ignne = c->s.ignne && level;
+}
+
+bool sysctl_ignne(const struct sysctl *c)
+{
+    return c->s.ignne;
 }
 
 static void sysctl_reset(void *dev)

@@ -309,6 +309,27 @@ static void port_f0_takes_back_the_fpu_error(void **state)
     assert_int_equal(take_interrupt(f), 0x2d);
 }
 
+static void ferr_requests_irq_13_and_port_f0_answers(void **state)
+{
+    struct fixture *f = *state;
+
+    init_pics(f, 0);
+    machine_ferr(f->m, true);
+    assert_true(f->intr);
+    assert_false(machine_ignne(f->m));
+    assert_int_equal(take_interrupt(f), 0x2d);
+    machine_ferr(f->m, true); /* still up: no second request */
+    assert_int_equal(take_interrupt(f), -1);
+    outb(f, 0xf0, 0);
+    assert_true(machine_ignne(f->m));
+    machine_ferr(f->m, false);
+    assert_false(machine_ignne(f->m));
+    outb(f, 0xf0, 0); /* without an error it means nothing */
+    assert_false(machine_ignne(f->m));
+    machine_ferr(f->m, true);
+    assert_int_equal(take_interrupt(f), 0x2d);
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, fixture_teardown)
@@ -331,6 +352,7 @@ int main(void)
         T(initialisation_forgets_edges_and_service),
         T(no_request_leaves_a_chip_in_the_middle_of_initialisation),
         T(port_f0_takes_back_the_fpu_error),
+        T(ferr_requests_irq_13_and_port_f0_answers),
     };
     return cmocka_run_group_tests_name("machine.pic", tests, NULL, NULL);
 }

@@ -43,6 +43,11 @@ uint64_t machine_next_deadline(const struct machine *m)
     return deadline_ns ? deadline_ns : UINT64_MAX;
 }
 
+void machine_ferr(struct machine *m, bool level)
+{
+    machine_fixture(m)->ferr = level;
+}
+
 uint64_t machine_now_ns(const struct machine *m)
 {
     return machine_fixture(m)->now_ns;

@@ -45,6 +45,7 @@ struct fixture {
     uint32_t port_value;   /* what ports read as; goes up by one a read                      */
     bool stop;             /* machine_stop_requested                                         */
     uint64_t now_ns, deadline_ns;
+    bool ferr;
 };
 
 int fx_setup(void **state);
