@@ -88,6 +88,7 @@ static void require_unchanged(const char *what)
     vcpu_fpu_park(cpu);
     before->fault = cpu->fault;
     before->stats = cpu->stats;
+    before->debug_hits = cpu->debug_hits; /* the dispatcher drops what a faulting instruction met */
     before->run = cpu->run;
     before->intr_quiet = cpu->intr_quiet;
     memcpy(before->fpu, cpu->fpu, sizeof cpu->fpu);
