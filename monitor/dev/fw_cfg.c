@@ -203,8 +203,8 @@ static uint32_t transfer(struct fw_cfg *f, uint32_t control, uint32_t bytes, uin
         return control & DMA_WRITE ? DMA_ERROR : 0;
     item = find_item(f);
     uint32_t left = f->s.at < item.bytes ? item.bytes - f->s.at : 0, n = bytes < left ? bytes : left;
-    if (bytes - n > DMA_ZEROS)
-        return DMA_ERROR;
+    if (bytes - n > DMA_ZEROS || pa > c->ram_bytes || bytes > c->ram_bytes - pa)
+        return DMA_ERROR; /* a long way through nobody's addresses would take its time */
     if (n && (control & DMA_READ))
         c->mem_write(c->mem_ctx, pa, item.data + f->s.at, n);
     f->s.at += n;

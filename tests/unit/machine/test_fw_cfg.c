@@ -137,7 +137,9 @@ static void dma_refuses_writes_and_nonsense(void **state)
     assert_int_equal(dma(f, 0x10, 4, DATA_PA), 1);
     assert_int_equal(dma(f, 0x02, 0xffffffff, DATA_PA), 1);
     assert_int_equal(dma(f, 0x02, 2u << 20, 0xfffff000), 1); /* that many zeros */
-    assert_int_equal(dma(f, 0x02, 1u << 20, 0xfffff000), 0); /* where there is no memory */
+    assert_int_equal(dma(f, 0x02, 4, 0xfffff000), 1); /* where there is no memory */
+    assert_int_equal(dma(f, 0x02, 1u << 20, (256u << 20) - (1u << 20) + 1), 1);
+    assert_int_equal(dma(f, 0x02, 1u << 20, (256u << 20) - (1u << 20)), 0);
     out_port(f, 0x518, 2, 0x1234);                            /* narrow accesses start nothing */
     out_port(f, 0x514, 4, 0xffffffff);
     out_port(f, 0x518, 4, 0xffffffff);
