@@ -4,6 +4,8 @@ Each rule looks at the fields in which a machine differs from Ringdown and gives
 "SDM" is Intel's "64 and IA-32 Architectures Software Developer's Manual".
 """
 
+import re
+
 RF = 0x10000
 DF, TS, NP, SS, GP, PF, MF, AC, XM, UD, NM, DB, BR = 8, 10, 11, 12, 13, 14, 16, 17, 19, 6, 7, 1, 5
 
@@ -41,7 +43,44 @@ def qemu_rmw(case, ours, theirs, names):
         return 'SDM vol. 3A, "Page-Fault Exceptions": QEMU faults at the read of a read-modify-write'
 
 
-QEMU = [qemu_rf, qemu_limits, qemu_alignment, qemu_rmw]
+FPU_STATE = {"fcw", "fsw", "ftw", "mxcsr", "fpu"}
+VECTOR_OR_X87 = re.compile(r"^(f\w+|ldmxcsr|stmxcsr|emms|.*(ps|pd|ss|sd|pi|dq|qu|hw|lw|uw|uq|si2\w+)|p[a-z]+|mov[a-z]+)$")
+
+
+def is_fpu_insn(case):
+    return bool(VECTOR_OR_X87.match(mnemonic(case))) and mnemonic(case) not in ("push", "pop", "pusha", "popa", "pushf", "popf")
+
+
+def qemu_fpu(case, ours, theirs, names):
+    allowed = FPU_STATE | {"eflags", "memory"}
+    if is_fpu_insn(case) and set(names) <= allowed and same_place(ours, theirs):
+        return 'SDM vol. 1, ch. 8 to 11: QEMU\'s x87 and SSE status, tags, stack faults, pointers, invalid operands'
+    if set(names) & FPU_STATE and set(names) <= FPU_STATE | {"eflags", "cr2"}:
+        return 'SDM vol. 3A, "Interrupt 14": QEMU changes x87 state before an MMX instruction faults'
+
+
+def qemu_lock(case, ours, theirs, names):
+    if ours["vector"] == UD and "f0" in case["code"]:
+        return 'SDM vol. 2A, "LOCK": QEMU does not raise #UD everywhere'
+
+
+def qemu_odd_opcodes(case, ours, theirs, names):
+    if mnemonic(case) == "int1":
+        return 'SDM vol. 2A, "INT1": QEMU takes F1 for undefined'
+    if mnemonic(case) == "test" and theirs["vector"] == UD:
+        return 'SDM vol. 2D, app. A: F6 /1 and F7 /1 are not there; processors and Bochs take them for TEST'
+    if mnemonic(case) == "bswap":
+        return 'SDM vol. 2A, "BSWAP": a 16-bit operand is undefined; Ringdown and Bochs do as processors do'
+    if mnemonic(case) == "clflush" and ours["vector"] == PF:
+        return 'SDM vol. 2A, "CLFLUSH": QEMU does not fault'
+
+
+def qemu_order(case, ours, theirs, names):
+    if theirs["vector"] in (NM, UD, GP) and ours["vector"] in (NM, UD, PF, SS) and is_fpu_insn(case) and same_place(ours, theirs):
+        return 'SDM vol. 3A, "Priority Among Concurrent Events": QEMU\'s order of #UD, #NM, #GP, #PF'
+
+
+QEMU = [qemu_rf, qemu_limits, qemu_alignment, qemu_rmw, qemu_fpu, qemu_lock, qemu_odd_opcodes, qemu_order]
 
 
 # ---- Bochs --------------------------------------------------------------------------------------------------------
@@ -64,7 +103,7 @@ def bochs_alignment_first(case, ours, theirs, names):
 
 def bochs_wrapped_image(case, ours, theirs, names):
     if ours["vector"] in (GP, SS) and same_place(ours, case_start(case)) and \
-            mnemonic(case) in ("fnstenv", "fnsave", "fldenv", "frstor", "maskmovdqu", "maskmovq"):
+            mnemonic(case) in ("fnstenv", "fstenv", "fsave", "fnsave", "fldenv", "frstor", "maskmovdqu", "maskmovq"):
         return 'SDM vol. 3A, "Limit Checking": Bochs checks the parts of these operands one by one and wraps them'
 
 
@@ -74,7 +113,27 @@ def bochs_popf(case, ours, theirs, names):
         return 'SDM vol. 2B, "POPF", vol. 2A, "IRET": IOPL is checked before the stack is read'
 
 
-BOCHS = [bochs_df_rf, bochs_pointer_order, bochs_alignment_first, bochs_wrapped_image, bochs_popf]
+def bochs_image_order(case, ours, theirs, names):
+    if names == ["cr2"] and mnemonic(case) in ("fnstenv", "fnsave", "fldenv", "frstor", "cmpxchg8b", "movups", "movupd", "movdqu"):
+        return 'SDM vol. 3A, "Interrupt 14": where in a long operand CR2 points is not said'
+
+
+def bochs_arpl(case, ours, theirs, names):
+    if mnemonic(case) == "arpl" and names == ["error"] and ours["vector"] == PF and ours["error"] ^ theirs["error"] == 2:
+        return 'SDM vol. 2A, "ARPL": it reads first and writes only what it changes; the host decides (tests/diff --only arpl)'
+
+
+def bochs_push_segment(case, ours, theirs, names):
+    if names == ["memory"] and mnemonic(case) == "push" and same_place(ours, theirs):
+        return 'SDM vol. 2B, "PUSH": a segment register as two bytes or as four, by processor'
+
+
+def bochs_x87_restart(case, ours, theirs, names):
+    if set(names) <= {"fsw", "cr2"} and mnemonic(case).startswith("f") and ours["vector"] in (PF, GP, SS):
+        return 'SDM vol. 3A, "Restarting Programs or Tasks": Bochs sets x87 status before a store faults; the host does not'
+
+
+BOCHS = [bochs_image_order, bochs_arpl, bochs_push_segment, bochs_x87_restart, bochs_df_rf, bochs_pointer_order, bochs_alignment_first, bochs_wrapped_image, bochs_popf]
 
 
 def case_start(case):

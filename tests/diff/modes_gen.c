@@ -409,7 +409,7 @@ static void prepare_implicit(struct build *b, const ZydisDecodedInstruction *ins
         set_reg(b, ECX, high | (chance(r, 10) ? 0 : rnd(r, 24)));
     }
     if (is_io(insn)) {
-        static const uint16_t ports[] = { 0x80, 0x81, 0x84, 0x85, 0x86, 0x8d, 0x3ff };
+        static const uint16_t ports[] = { 0x80, 0x84, 0x85, 0x86 };
 
         set_reg(b, EDX, ((uint32_t)rnd64(r) & 0xffff0000u) | PICK(r, ports));
     }
