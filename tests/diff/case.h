@@ -44,6 +44,27 @@ extern const uint32_t case_page_va[CASE_PAGES];
 #define CASE_SEL_GS     0x17u /* base CASE_DATA, limit 0xfff                          */
 #define CASE_SEL_RO     0x1fu /* flat, read only                                      */
 #define CASE_SEL_DOWN   0x27u /* base 0, expand-down, limit CASE_DATA + 0x7ff: above is valid */
+#define CASE_SEL_ODD    0x2fu /* base CASE_DATA + 0x123, limit 0x5fd, 16-bit by its B bit        */
+#define CASE_SEL_DOWNGS 0x37u /* base CASE_DATA - 0x1000, expand-down, byte limit 0x17ff, B set  */
+#define CASE_ODD_BASE   (CASE_DATA + 0x123u)
+#define CASE_ODD_LIMIT  0x5fdu
+#define CASE_DOWNGS_BASE  (CASE_DATA - CASE_PAGE)
+#define CASE_DOWNGS_LIMIT 0x17ffu
+/** Base of what such a selector names. */
+static inline uint32_t case_segment_base(uint16_t sel)
+{
+    switch (sel) {
+    case CASE_SEL_FS:
+    case CASE_SEL_GS:
+        return CASE_DATA;
+    case CASE_SEL_ODD:
+        return CASE_ODD_BASE;
+    case CASE_SEL_DOWNGS:
+        return CASE_DOWNGS_BASE;
+    default:
+        return 0;
+    }
+}
 #define CASE_GS_LIMIT   0xfffu
 #define CASE_DOWN_LIMIT (CASE_DATA / CASE_PAGE) /* in pages */
 

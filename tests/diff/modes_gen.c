@@ -409,9 +409,11 @@ static void prepare_implicit(struct build *b, const ZydisDecodedInstruction *ins
         set_reg(b, ECX, high | (chance(r, 10) ? 0 : rnd(r, 24)));
     }
     if (is_io(insn)) {
-        static const uint16_t ports[] = { 0x80, 0x84, 0x85, 0x86 };
+        static const uint16_t to[] = { 0x80, 0x84, 0x85, 0x86 }, from[] = { 0x81, 0x83, 0x84, 0x86 };
+        bool is_in = insn->mnemonic == ZYDIS_MNEMONIC_IN || insn->meta.category == ZYDIS_CATEGORY_IOSTRINGOP;
 
-        set_reg(b, EDX, ((uint32_t)rnd64(r) & 0xffff0000u) | PICK(r, ports));
+        /* what reading gives is the machine's own: only ports that the guest's bitmap forbids */
+        set_reg(b, EDX, ((uint32_t)rnd64(r) & 0xffff0000u) | (is_in ? PICK(r, from) : PICK(r, to)));
     }
     switch (insn->mnemonic) {
     case ZYDIS_MNEMONIC_DIV:
@@ -498,7 +500,7 @@ static bool is_safe(const struct build *b, const ZydisDecodedInstruction *insn, 
     case ZYDIS_MNEMONIC_INSB:
     case ZYDIS_MNEMONIC_INSW:
     case ZYDIS_MNEMONIC_INSD:
-        return !ring0 && (b->c->eflags & EFL_IOPL) != EFL_IOPL;
+        return b->c->mode == MODE_V86 || (!ring0 && (b->c->eflags & EFL_IOPL) != EFL_IOPL); /* the bitmap decides */
     default:
         break;
     }
@@ -669,7 +671,7 @@ static bool instruction(struct build *b, const struct encoding *e, ZydisMnemonic
     if (!e->has_modrm && !e->map0f && e->opcode >= 0xa0 && e->opcode <= 0xa3)
         put_bytes(bytes + n, choose_offset(b, seg < 0 ? S_DS : (unsigned)seg, 4, insn.address_width == 16, &lin), 4);
     if (is_io(&insn) && !is_string(&insn) && insn.raw.imm[0].size)
-        bytes[n] = 0x80;
+        bytes[n] = insn.mnemonic == ZYDIS_MNEMONIC_IN ? 0x84 : 0x80;
     if (!encoding_decode(b->g, bytes, sizeof bytes, &insn, ops) || insn.length > CASE_CODE_BYTES)
         return false;
     if (insn.mnemonic == ZYDIS_MNEMONIC_INT)

@@ -164,8 +164,10 @@ static void on_signal(int sig, siginfo_t *info, void *context)
 static void run_in_segment(void)
 {
     oracle.phase = PHASE_START;
-    __asm__ volatile("mov %[data], %%ds\n\t"
-                     "mov %[data], %%es\n\t"
+    const struct diff_state *s = &oracle.current->init;
+
+    __asm__ volatile("mov %[ds], %%ds\n\t"
+                     "mov %[es], %%es\n\t"
                      "mov %[fs], %%fs\n\t"
                      "mov %[gs], %%gs\n\t"
                      "ud2\n\t"
@@ -179,14 +181,14 @@ static void run_in_segment(void)
                      "mov %[base], %%rsi\n\t"
                      "syscall\n\t"
                      :
-                     : [data] "r"(CASE_SEL_DS), [fs] "r"(CASE_SEL_FS), [gs] "r"(CASE_SEL_GS),
+                     : [ds] "r"((uint32_t)s->sel[SEG_DS]), [es] "r"((uint32_t)s->sel[SEG_ES]),
+                       [fs] "r"((uint32_t)s->sel[SEG_FS]), [gs] "r"((uint32_t)s->sel[SEG_GS]),
                        [nr] "i"(SYS_arch_prctl), [set_fs] "i"(0x1002), [base] "m"(oracle.fs_base)
                      : "rax", "rcx", "rdi", "rsi", "r11", "memory", "cc");
 }
 
 static int set_descriptor(struct user_desc d)
 {
-    d.seg_32bit = 1;
     d.useable = 1;
     return (int)syscall(SYS_modify_ldt, 0x11, &d, sizeof d);
 }
@@ -194,6 +196,8 @@ static int set_descriptor(struct user_desc d)
 static int make_segments(void)
 {
     const struct user_desc table[] = {
+        { .entry_number = CASE_SEL_ODD >> 3, .base_addr = CASE_ODD_BASE, .limit = CASE_ODD_LIMIT },
+        { .entry_number = CASE_SEL_DOWNGS >> 3, .base_addr = CASE_DOWNGS_BASE, .limit = CASE_DOWNGS_LIMIT, .contents = 1 },
         { .entry_number = CASE_SEL_CS >> 3, .limit = 0xfffff, .limit_in_pages = 1, .contents = 2 },
         { .entry_number = CASE_SEL_FS >> 3, .base_addr = CASE_DATA, .limit = 0xfffff, .limit_in_pages = 1 },
         { .entry_number = CASE_SEL_GS >> 3, .base_addr = CASE_DATA, .limit = CASE_GS_LIMIT },
@@ -201,9 +205,13 @@ static int make_segments(void)
         { .entry_number = CASE_SEL_DOWN >> 3, .limit = CASE_DOWN_LIMIT, .limit_in_pages = 1, .contents = 1 },
     };
 
-    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++)
-        if (set_descriptor(table[i]))
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+        struct user_desc d = table[i];
+
+        d.seg_32bit = d.entry_number != CASE_SEL_ODD >> 3;
+        if (set_descriptor(d))
             return -errno;
+    }
     return 0;
 }
 
