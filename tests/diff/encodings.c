@@ -232,6 +232,27 @@ static void list_encodings(struct gen *g)
             }
 }
 
+static bool same_opcode(const struct encoding *a, const struct encoding *b)
+{
+    bool by_reg = a->has_modrm && ((a->modrm ^ b->modrm) & 0x38) && !a->map0f && (a->opcode >= 0xc0 || a->opcode == 0x8f);
+
+    return a->map0f == b->map0f && a->opcode == b->opcode && a->pfx == b->pfx && a->is_mem == b->is_mem && !by_reg;
+}
+
+/* The encodings enc[first..nenc) in their order: each opcode once. */
+static void group_by_opcode(struct gen *g, const struct encoding *enc, struct mnemonic *row)
+{
+    row->gfirst = (uint32_t)g->ngroup;
+    for (uint32_t i = row->first; i < row->first + row->count; i++) {
+        if (i > row->first && same_opcode(&enc[i], &enc[i - 1]))
+            continue;
+        g->owner[g->ngroup] = (uint16_t)g->nmn;
+        g->group[g->ngroup++] = i;
+        row->gmem += enc[i].is_mem;
+    }
+    row->gcount = (uint32_t)g->ngroup - row->gfirst;
+}
+
 /* Bring the encodings of a mnemonic together, memory forms first. */
 static bool group_encodings(struct gen *g, const char *only)
 {
@@ -239,7 +260,9 @@ static bool group_encodings(struct gen *g, const char *only)
     size_t n = 0;
 
     g->mn = calloc(ZYDIS_MNEMONIC_MAX_VALUE + 1, sizeof *g->mn);
-    if (!sorted || !g->mn)
+    g->group = calloc(g->nenc + 1, sizeof *g->group);
+    g->owner = calloc(g->nenc + 1, sizeof *g->owner);
+    if (!sorted || !g->mn || !g->group || !g->owner)
         abort();
     for (unsigned m = 1; m <= ZYDIS_MNEMONIC_MAX_VALUE; m++) {
         struct mnemonic row = { .id = (ZydisMnemonic)m, .first = (uint32_t)n };
@@ -253,14 +276,33 @@ static bool group_encodings(struct gen *g, const char *only)
                     row.nmem += mem == 1;
                 }
         row.count = (uint32_t)n - row.first;
-        if (row.count)
-            g->mn[g->nmn++] = row;
+        if (!row.count)
+            continue;
+        group_by_opcode(g, sorted, &row);
+        g->mn[g->nmn++] = row;
     }
+    g->group[g->ngroup] = (uint32_t)n;
     free(g->enc);
     free(g->enc_mnemonic);
     g->enc = sorted;
     g->enc_mnemonic = NULL;
     return g->nmn != 0;
+}
+
+const struct encoding *encoding_choose(const struct gen *g, struct rng *r, unsigned mem_percent, const struct mnemonic **m)
+{
+    uint32_t group;
+
+    if (chance(r, 35)) {
+        group = rnd(r, (uint32_t)g->ngroup);
+        *m = &g->mn[g->owner[group]];
+    } else {
+        const struct mnemonic *any = *m = &g->mn[rnd(r, (uint32_t)g->nmn)];
+        bool mem = any->gmem && (any->gmem == any->gcount || chance(r, mem_percent));
+
+        group = any->gfirst + (mem ? rnd(r, any->gmem) : any->gmem + rnd(r, any->gcount - any->gmem));
+    }
+    return &g->enc[g->group[group] + rnd(r, g->group[group + 1] - g->group[group])];
 }
 
 struct gen *encodings_new(ZydisMachineMode mode, enum encodings_for purpose, const char *only)
@@ -287,6 +329,8 @@ void gen_free(struct gen *g)
         return;
     free(g->enc);
     free(g->enc_mnemonic);
+    free(g->group);
+    free(g->owner);
     free(g->mn);
     free(g);
 }

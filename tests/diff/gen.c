@@ -749,12 +749,11 @@ static void store_target(struct build *b, uint32_t va)
 }
 
 /* One instruction with what must stand before it. false: it came to nothing. */
-static bool gen_insn(struct build *b, const struct mnemonic *m)
+static bool gen_insn(struct build *b)
 {
     struct rng *r = &b->r;
-    bool mem = m->nmem && (m->nmem == m->count || chance(r, 50));
-    const struct encoding *e =
-        &b->g->enc[m->first + (mem ? rnd(r, m->nmem) : m->nmem + rnd(r, m->count - m->nmem))];
+    const struct mnemonic *m;
+    const struct encoding *e = encoding_choose(b->g, r, 50, &m);
     struct prefixes p;
     ZydisDecodedInstruction insn;
     ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
@@ -1153,7 +1152,7 @@ void gen_case(const struct gen *g, uint64_t seed, uint64_t index, struct diff_ca
         if (!g->only[0] && chance(&b.r, 6))
             gen_template(&b), i++;
         else
-            i += gen_insn(&b, &g->mn[rnd(&b.r, (uint32_t)g->nmn)]);
+            i += gen_insn(&b);
         /* Branches lead forward: where to is known only now. */
         for (; first_fix < b.nfix; first_fix++)
             b.fix[first_fix].target = (uint8_t)(c->ninsns + rnd(&b.r, 3));

@@ -6,6 +6,7 @@
  *   diff --cases 2000000 --seed 7 --jobs 2
  *   diff --seed 7 --case 123 -v            one case, printed in full
  *   diff --file cases.txt                  the named cases
+ *   diff --coverage --cases 50000          which forms are generated, which never; runs nothing
  *   diff --self                            the oracle against itself: is it repeatable?
  *
  * Cases go in batches through memory shared between three processes: this one
@@ -26,6 +27,7 @@
 
 #include "bt/bt.h"
 #include "tests/diff/case.h"
+#include "tests/diff/coverage.h"
 
 #define BATCH 500u
 
@@ -38,7 +40,7 @@ struct batch {
 
 struct options {
     uint64_t cases, seed, only_case;
-    bool one_case, self, verbose, list, stats, log;
+    bool one_case, self, verbose, list, stats, log, coverage;
     unsigned max_failures, jobs, job; /* job: which of the `jobs` processes this is */
     const char *only, *file, *accel;
     struct engine_options engine;
@@ -57,7 +59,7 @@ static _Noreturn void usage(const char *what)
             "            [--accel "
             "chain=on|off,tu-insns=N,tc-size=SIZE,mem=checked|window|adaptive,host=baseline,verify=off,"
             "watched=on]\n"
-            "            [--jobs N] [--self] [--list] [--stats] [--log] [--max-failures N] [-v]\n",
+            "            [--jobs N] [--self] [--list] [--coverage] [--stats] [--log] [--max-failures N] [-v]\n",
             what);
     exit(2);
 }
@@ -125,6 +127,7 @@ static void parse_options(int argc, char **argv, struct options *o)
         { "log", no_argument, NULL, 'd' },
         { "max-failures", required_argument, NULL, 'm' },
         { "jobs", required_argument, NULL, 'j' },
+        { "coverage", no_argument, NULL, 'C' },
         { NULL, 0, NULL, 0 },
     };
     int opt;
@@ -162,6 +165,9 @@ static void parse_options(int argc, char **argv, struct options *o)
             o->jobs = (unsigned)strtoul(optarg, NULL, 0);
             if (o->jobs < 1 || o->jobs > 64)
                 usage("--jobs wants 1 to 64");
+            break;
+        case 'C':
+            o->coverage = true;
             break;
         case 'S':
             o->self = true;
@@ -520,6 +526,8 @@ int main(int argc, char **argv)
             printf("%s\n", names[i]);
         return 0;
     }
+    if (o.coverage)
+        return coverage_print(g, o.seed, o.cases) ? 0 : 1;
     if (o.file)
         run_file(&o, new_batch(), &t);
     else if (o.jobs > 1 && !o.one_case)

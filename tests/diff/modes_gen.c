@@ -725,9 +725,8 @@ static void make_case(const struct gen *g16, const struct gen *g32, uint64_t see
     while (!(modes & (1u << mode)));
     b.g = mode == MODE_PM32 ? g32 : g16;
     for (;;) {
-        const struct mnemonic *m = &b.g->mn[rnd(&b.r, (uint32_t)b.g->nmn)];
-        bool mem = m->nmem && (m->nmem == m->count || chance(&b.r, 60));
-        const struct encoding *e = &b.g->enc[m->first + (mem ? rnd(&b.r, m->nmem) : m->nmem + rnd(&b.r, m->count - m->nmem))];
+        const struct mnemonic *m;
+        const struct encoding *e = encoding_choose(b.g, &b.r, 60, &m);
 
         memset(c, 0, sizeof *c);
         c->number = number;
