@@ -290,7 +290,7 @@ static bool store_was_dropped(const struct diff_result *want, const struct diff_
     uint16_t fcw, fsw;
     uint8_t op[2];
 
-    memcpy(&fcw, want->state.fx, 2);
+    memcpy(&fcw, got->state.fx, 2); /* `want` may have masked them since */
     memcpy(&fsw, want->state.fx + 2, 2);
     if (got->vector < EXC_SS || got->vector > EXC_PF || !(fsw & ~fcw & 0x3f))
         return false;

@@ -836,8 +836,8 @@ static bool gen_insn(struct build *b)
     }
     if (!encoding_decode(b->g, bytes, sizeof bytes, &insn, ops)) {
         /* LOCK where it may not be, or more than 15 bytes: an exception, length unknown. */
-        if (p.len <= (e->pfx ? 1u : 0u))
-            return false;
+        if (!memchr(p.bytes, 0xf0, p.len) && p.len < 8)
+            return false; /* something that the decoder doesn't know */
         emit_raw(b, bytes, n + 8 > 15 ? n : n + 8);
         b->at_end = true;
         return true;
@@ -983,10 +983,12 @@ static void tmpl_segment(struct build *b)
     switch (rnd(r, 4)) {
     case 0: /* mov sreg, r16 */
         set_reg(b, EAX, sel | (chance(r, 30) ? 0x12340000u : 0));
+        b->glue = true; /* another value might be a selector of the host's kernel */
         EMIT(b, 0x8e, (uint8_t)(0xc0 | seg << 3));
         break;
     case 1: /* push; pop sreg */
         EMIT(b, 0x68, LE32(sel));
+        b->glue = true;
         if (seg == SEG_ES)
             EMIT(b, 0x07);
         else if (seg == SEG_DS)
@@ -996,6 +998,7 @@ static void tmpl_segment(struct build *b)
         break;
     case 2: /* lds and its kin from memory */
         EMIT(b, 0xc7, 0x05, LE32(va + 4), LE32((uint32_t)sel));
+        b->glue = true;
         if (seg == SEG_ES)
             EMIT(b, 0xc4, 0x15, LE32(va));
         else if (seg == SEG_DS)
@@ -1005,6 +1008,7 @@ static void tmpl_segment(struct build *b)
         break;
     default: /* lar lsl verr verw */
         set_reg(b, EAX, sel);
+        b->glue = true;
         if (chance(r, 50))
             EMIT(b, 0x0f, (uint8_t)(0x02 + rnd(r, 2)), 0xd8);
         else
