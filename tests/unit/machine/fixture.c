@@ -13,14 +13,14 @@ static uint64_t fake_now(void *ctx)
 static void mem_read(void *ctx, uint64_t pa, void *buf, uint32_t len)
 {
     struct fixture *f = ctx;
-    if (pa + len <= MEM_BYTES)
+    if (pa < MEM_BYTES && len <= MEM_BYTES - pa)
         memcpy(buf, f->mem + pa, len);
 }
 
 static void mem_write(void *ctx, uint64_t pa, const void *buf, uint32_t len)
 {
     struct fixture *f = ctx;
-    if (pa + len <= MEM_BYTES)
+    if (pa < MEM_BYTES && len <= MEM_BYTES - pa)
         memcpy(f->mem + pa, buf, len);
 }
 
