@@ -81,6 +81,7 @@ static int setup(void **state, bool has_rom)
         .rtc_epoch = EPOCH,
         .debug_exit_port = EXIT_PORT,
         .debug_exit_size = 2,
+        .log = &f->log,
         .mem_ctx = f,
         .mem_read = mem_read,
         .mem_write = mem_write,

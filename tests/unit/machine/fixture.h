@@ -23,6 +23,7 @@
 
 struct fixture {
     struct machine *m;
+    struct log log; /* nothing is logged unless a test sets its mask */
     uint64_t now_ns;
     uint8_t *mem; /* MEM_BYTES */
     bool intr, a20;

@@ -1,4 +1,7 @@
 /* The bus: dispatch, splitting, overlap; the VM clock and its timers; stops and A20. */
+#include <stdio.h>
+#include <unistd.h>
+
 #include "fixture.h"
 
 #include <errno.h>
@@ -301,6 +304,43 @@ static void two_machines_do_not_know_each_other(void **state)
     fixture_teardown(&other);
 }
 
+/* What the log says while a guest asks everywhere, from stderr. */
+static unsigned lines_logged(struct fixture *f, uint16_t first, unsigned ports, unsigned times)
+{
+    FILE *log = tmpfile();
+    int saved = dup(STDERR_FILENO), c;
+    unsigned lines = 0;
+
+    assert_true(log && saved >= 0);
+    fflush(stderr);
+    dup2(fileno(log), STDERR_FILENO);
+    while (times--)
+        for (unsigned i = 0; i < ports; i++) {
+            struct bus_request mem = { .space = BUS_MEM, .size = 4, .addr = 0xd0000000u + 4096 * i };
+            outb(f, (uint16_t)(first + i), 0x55);
+            inb(f, (uint16_t)(first + i));
+            machine_bus(f->m, &mem);
+        }
+    fflush(stderr);
+    dup2(saved, STDERR_FILENO);
+    close(saved);
+    rewind(log);
+    while ((c = getc(log)) != EOF)
+        lines += c == '\n';
+    fclose(log);
+    return lines;
+}
+
+static void what_nobody_answers_is_logged_once(void **state)
+{
+    struct fixture *f = *state;
+
+    assert_int_equal(lines_logged(f, 0x1800, 16, 2), 0);
+    f->log.mask = 1u << LOG_guest_error;
+    assert_int_equal(lines_logged(f, 0x1800, 16, 50), 16 + 1); /* each port, and memory as a whole */
+    assert_int_equal(lines_logged(f, 0x1808, 16, 50), 8);
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
@@ -311,6 +351,7 @@ int main(void)
         T(claims_that_overlap_are_refused),
         T(too_many_claims_are_refused),
         T(unclaimed_addresses_read_all_ones),
+        T(what_nobody_answers_is_logged_once),
         T(device_memory_is_reported),
         T(timers_run_in_order_of_their_deadlines),
         T(a_timer_may_be_moved_and_cancelled),

@@ -148,6 +148,38 @@ static void a_command_breaks_off_an_argument(void **state)
     assert_key(f, 0xee);
 }
 
+/* Ref: PS/2 mouse: E9 answers modes, resolution and rate; FE the last byte again; EB a packet. */
+static void the_mouse_tells_its_modes(void **state)
+{
+    static const struct {
+        uint8_t command, modes;
+    } steps[] = {
+        { 0xf4, 0x20 }, { 0xe7, 0x30 }, { 0xf0, 0x70 }, { 0xe6, 0x60 },
+        { 0xea, 0x20 }, { 0xf5, 0x00 }, { 0xe7, 0x10 }, { 0xf6, 0x00 },
+    };
+    struct fixture *f = *state;
+
+    set_command_byte(f, 0x00);
+    for (size_t i = 0; i < sizeof steps / sizeof steps[0]; i++) {
+        to_mouse(f, steps[i].command);
+        assert_aux(f, 0xfa);
+        to_mouse(f, 0xe9);
+        assert_aux(f, 0xfa);
+        assert_aux(f, steps[i].modes);
+        assert_aux(f, 2);
+        assert_aux(f, 100);
+        assert_empty(f);
+    }
+    to_mouse(f, 0xfe);
+    assert_aux(f, 100);
+    to_mouse(f, 0xeb);
+    assert_aux(f, 0xfa);
+    assert_aux(f, 0x08);
+    assert_aux(f, 0);
+    assert_aux(f, 0);
+    assert_empty(f);
+}
+
 static void the_mouse_answers_its_commands(void **state)
 {
     struct fixture *f = *state;
@@ -280,6 +312,7 @@ int main(void)
         T(the_keyboard_answers_its_commands),
         T(a_command_breaks_off_an_argument),
         T(the_mouse_answers_its_commands),
+        T(the_mouse_tells_its_modes),
         T(keys_are_translated_and_each_byte_interrupts),
         T(keys_wait_while_the_keyboard_is_off),
         T(a_disabled_keyboard_loses_keys_and_a_full_one_refuses_them),
