@@ -845,8 +845,11 @@ static bool gen_insn(struct build *b)
     if (insn.mnemonic != m->id && (insn.mnemonic == ZYDIS_MNEMONIC_INVALID || encoding_excluded(b->g, &insn, ops)))
         return false;
     if (stores_fpu_image(m->id)) {
-        uint32_t lin = f.ea + p.seg_base;
+        uint32_t lin = f.ea;
 
+        for (unsigned i = 0; i < insn.operand_count_visible; i++)
+            if (ops[i].type == ZYDIS_OPERAND_TYPE_MEMORY)
+                lin += case_segment_base(b->c->init.sel[ops[i].mem.segment - ZYDIS_REGISTER_ES]);
         if (!f.ea_known || p.has_67)
             return false;
         mask_fpu_image(b->c, m->id, p.has_66, lin);

@@ -128,6 +128,14 @@ def bochs_wrapped_image(case, ours, theirs, names):
         return 'SDM vol. 3A, "Limit Checking": Bochs checks the parts of these operands one by one and wraps them'
 
 
+def bochs_wrapped_fields(case, ours, theirs, names):
+    code = case["code"]
+    addr16 = (case["mode"] == "pm32") == ("67" in [code[i:i + 2] for i in range(0, len(code), 2)][:4])
+    if addr16 and mnemonic(case) in ("fnstenv", "fnsave", "fldenv", "frstor") and set(names) <= {
+            "memory", "vector", "error", "eip", "eflags", "cr2", "fcw", "fsw", "ftw", "fpu"}:
+        return 'SDM vol. 2A, ch. 2: the offset is 16 bits, the operand goes on behind it; Bochs wraps each field at 64 KiB'
+
+
 def bochs_popf(case, ours, theirs, names):
     if case["mode"] == "v86" and mnemonic(case) in ("popf", "popfd", "iret", "iretd") and ours["vector"] == GP and \
             theirs["vector"] in (SS, PF) and same_place(ours, theirs):
@@ -175,7 +183,7 @@ def bochs_x87_restart(case, ours, theirs, names):
         return 'SDM vol. 3A, "Restarting Programs or Tasks": Bochs sets x87 status before a store faults; the host does not'
 
 
-BOCHS = [bochs_table_alignment, bochs_rep_trap, bochs_wrapped_pointer, bochs_table_store, bochs_image_order, bochs_arpl, bochs_push_segment, bochs_x87_restart, bochs_df_rf, bochs_pointer_order, bochs_alignment_first, bochs_wrapped_image, bochs_popf]
+BOCHS = [bochs_wrapped_fields, bochs_table_alignment, bochs_rep_trap, bochs_wrapped_pointer, bochs_table_store, bochs_image_order, bochs_arpl, bochs_push_segment, bochs_x87_restart, bochs_df_rf, bochs_pointer_order, bochs_alignment_first, bochs_wrapped_image, bochs_popf]
 
 
 def case_start(case):
