@@ -680,6 +680,8 @@ static bool instruction(struct build *b, const struct encoding *e, ZydisMnemonic
         patch_branch(b, &insn, bytes);
     else if (!e->has_modrm && insn.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR && insn.raw.imm[0].size)
         patch_far(b, &insn, bytes);
+    if (e->is_mem && !lin && c->mode == MODE_REAL && insn.meta.branch_type != ZYDIS_BRANCH_TYPE_NONE)
+        return false; /* to wherever, and nothing ends it: no page is absent */
     if (e->is_mem)
         prepare_memory(b, &insn, e, lin);
     switch (insn.mnemonic) {
