@@ -755,9 +755,9 @@ static bool check_indirect(struct verify_work *v, const struct host_insn *h, uns
     const ZydisDecodedOperand *op = &h->ops[0];
 
     if (op->type == ZYDIS_OPERAND_TYPE_REGISTER) {
-        const struct value *target = address_reg(&v->state, op->reg.value);
-        return target && target->kind == VAL_CODE && op->size == 64 ? true
-                                                                    : bad(v, "goes to an unknown address");
+        unsigned reg = (unsigned)op->reg.value - ZYDIS_REGISTER_RAX;
+        bool is_code = op->size == 64 && reg <= H_R15 && v->state.reg[reg].kind == VAL_CODE;
+        return is_code || bad(v, "goes to an unknown address");
     }
     if (op->type != ZYDIS_OPERAND_TYPE_MEMORY || op->size != 64 || h->zi.address_width != 64 ||
         op->mem.segment == ZYDIS_REGISTER_FS || op->mem.segment == ZYDIS_REGISTER_GS)

@@ -84,7 +84,7 @@ static bool add_hex(struct explain_options *o, const char *text, const char *dig
     for (; *digits; digits += 2) {
         if (o->code_bytes == EXPLAIN_BYTES_MAX)
             return fail(o, "too much code: the most is %u bytes", EXPLAIN_BYTES_MAX);
-        o->code[o->code_bytes++] = (uint8_t)(hex_digit(digits[0]) << 4 | hex_digit(digits[1]));
+        o->code[o->code_bytes++] = (uint8_t)(hex_digit(digits[0]) * 16 + hex_digit(digits[1]));
     }
     return true;
 }
