@@ -4,6 +4,7 @@ A script has one Criteria. Its functions are registered by `@criteria.criterion`
 return their figure, or raise Fail with it. `criteria.main` prints one line for each.
 """
 import argparse
+import concurrent.futures
 import glob
 import json
 import os
@@ -102,7 +103,7 @@ def logged(name, argv, timeout=None, env=None):
 
 
 def fuzz(names, seconds, out=OUT):
-    """Build the fuzzers, run those that match a pattern each for a time; -> figure, or Fail at the first finding.
+    """Build the fuzzers, run those that match a pattern each for a time, one a core; -> figure, or Fail with all findings.
 
     names: {what a user would call it: pattern of program names}; each pattern must match."""
     status, text, _ = logged('fuzz-build', NICE + ['sh', '-c', 'cmake --preset fuzz && cmake --build --preset fuzz -j 2'])
@@ -115,8 +116,8 @@ def fuzz(names, seconds, out=OUT):
         if not found:
             raise Fail('no fuzzer for %s among %s' % (what, [os.path.basename(p) for p in programs]))
         chosen += [p for p in found if p not in chosen]
-    figures = []
-    for program in chosen:
+
+    def run_one(program):
         name = os.path.basename(program)
         corpus = os.path.join(out, name + '-corpus')
         os.makedirs(corpus, exist_ok=True)
@@ -127,7 +128,12 @@ def fuzz(names, seconds, out=OUT):
                                                '-artifact_prefix=%s/%s-' % (out, name), corpus] +
                                  ([seeds] if os.path.isdir(seeds) else []), env=env)
         units = re.search(r'number_of_executed_units:\s*(\d+)', text)
-        if status != 0:
-            raise Fail('%s: a finding, see build/accept/%s.log' % (name, name))
-        figures.append('%s %s runs' % (name, units.group(1) if units else '?'))
+        return name, status, '%s %s runs' % (name, units.group(1) if units else '?')
+
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        done = list(pool.map(run_one, chosen))
+    findings = ['%s: a finding, see build/accept/%s.log' % (name, name) for name, status, _ in done if status != 0]
+    if findings:
+        raise Fail('; '.join(findings))
+    figures = [figure for _, _, figure in done]
     return 'no finding in %d s each: %s' % (seconds, ', '.join(figures))
