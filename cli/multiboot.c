@@ -136,7 +136,7 @@ static bool parse_addresses(struct multiboot *out, const uint8_t *file, size_t b
             (unsigned long long)load_bytes, from, bytes);
     if (bss_end && bss_end < load + load_bytes)
         return image_fail(error, "has a multiboot header with its BSS end 0x%08x below its load end 0x%08llx",
-                          bss_end, (unsigned long long)(load + load_bytes));
+                          bss_end, (unsigned long long)load + load_bytes);
     uint64_t mem_bytes = bss_end ? bss_end - load : load_bytes;
     if (mem_bytes > UINT32_MAX)
         return image_fail(error, "is too large: %llu bytes", (unsigned long long)mem_bytes);

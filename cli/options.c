@@ -496,15 +496,17 @@ static bool opt_machine(struct options *o, const char *value)
     int rc;
 
     while ((rc = next_item(o, &list, &item)) > 0) {
-        const char *type = first && !item.value ? item.name : !strcmp(item.name, "type") ? item.value : NULL;
+        bool is_bare = first && !item.value;
+        const char *type = is_bare ? item.name : item.value;
+        bool is_type = is_bare || (type && !strcmp(item.name, "type"));
         first = false;
-        if (type && !strcmp(type, "help")) {
+        if (is_type && !strcmp(type, "help")) {
             o->action = ACTION_MACHINE_HELP;
             return true;
         }
-        if (type && !strcmp(type, "pc"))
+        if (is_type && !strcmp(type, "pc"))
             continue;
-        if (type)
+        if (is_type)
             return fail(o, "-machine '" SHOWN "' is not supported: the only machine is pc", type);
         if (!strcmp(item.name, "accel") && item.value && !strcmp(item.value, "bt"))
             continue;

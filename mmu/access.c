@@ -53,7 +53,7 @@ static inline enum x86_rc resolve(struct vcpu *cpu, gva_t va, unsigned access, s
     uint64_t slot = ((access & ACC_WRITE) ? v->store : v->load)[2 * (size_t)gva_page(va)];
 
     if (slot) {
-        out->host = slot_host(slot, va);
+        *out = (struct place){ .host = slot_host(slot, va) };
         return X86_OK;
     }
     return resolve_walk(cpu, va, access, out);
