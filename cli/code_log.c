@@ -66,7 +66,7 @@ static void put_line(void *ctx, const char *text)
     (void)ctx;
     if (len > CCF_LINE_BYTES)
         len = CCF_LINE_BYTES;
-    memcpy(line, text, len); /* NOLINT(bugprone-not-null-terminated-result): written by its length */
+    memcpy(line, text, len);
     line[len] = '\n';
     platform_log_write(line, len + 1);
 }
