@@ -112,7 +112,7 @@ def bochs_df_rf(case, ours, theirs, names):
 
 
 def bochs_pointer_order(case, ours, theirs, names):
-    if names == ["cr2"] and mnemonic(case) in ("lds", "les", "lfs", "lgs", "lss", "bound", "jmp", "call", "retf", "iret", "iretd"):
+    if set(names) <= {"cr2", "error"} and mnemonic(case) in ("lds", "les", "lfs", "lgs", "lss", "bound", "jmp", "call", "retf", "iret", "iretd"):
         return 'SDM vol. 3A, "Interrupt 14": which part of a far pointer is read first is not said'
 
 
@@ -152,7 +152,19 @@ def bochs_rep_trap(case, ours, theirs, names):
         return 'SDM vol. 3B, "Instruction-Breakpoint Exception Condition": RF is set for a trap between two iterations of REP'
 
 
+def bochs_string_flags(case, ours, theirs, names):
+    if names == ["eflags"] and mnemonic(case)[:4] in ("scas", "cmps") and case["efl"] & 0x100:
+        return 'SDM vol. 2B, "REP": EFLAGS between two iterations of SCAS and CMPS are not said'
+
+
+def bochs_enter(case, ours, theirs, names):
+    if names == ["memory"] and mnemonic(case) == "enter" and ours["vector"] in (PF, GP, SS):
+        return 'SDM vol. 3A, "Restarting Programs or Tasks": what ENTER has pushed below the stack pointer when it faults'
+
+
 def bochs_wrapped_pointer(case, ours, theirs, names):
+    if mnemonic(case) in ("lds", "les", "lfs", "lgs", "lss") and len(names) == 1 and case["mem"].split(":")[0][-3:] > "ffa":
+        return 'SDM vol. 2A, ch. 2: the offset is 16 bits, the operand goes on behind it; Bochs wraps its selector at 64 KiB'
     if ours["vector"] in (GP, SS) and same_place(ours, case_start(case)) and \
             mnemonic(case) in ("lds", "les", "lfs", "lgs", "lss", "jmp", "call", "bound"):
         return 'SDM vol. 3A, "Limit Checking": Bochs checks the parts of a far pointer one by one and wraps between them'
@@ -183,7 +195,7 @@ def bochs_x87_restart(case, ours, theirs, names):
         return 'SDM vol. 3A, "Restarting Programs or Tasks": Bochs sets x87 status before a store faults; the host does not'
 
 
-BOCHS = [bochs_wrapped_fields, bochs_table_alignment, bochs_rep_trap, bochs_wrapped_pointer, bochs_table_store, bochs_image_order, bochs_arpl, bochs_push_segment, bochs_x87_restart, bochs_df_rf, bochs_pointer_order, bochs_alignment_first, bochs_wrapped_image, bochs_popf]
+BOCHS = [bochs_string_flags, bochs_enter, bochs_wrapped_fields, bochs_table_alignment, bochs_rep_trap, bochs_wrapped_pointer, bochs_table_store, bochs_image_order, bochs_arpl, bochs_push_segment, bochs_x87_restart, bochs_df_rf, bochs_pointer_order, bochs_alignment_first, bochs_wrapped_image, bochs_popf]
 
 
 def case_start(case):
