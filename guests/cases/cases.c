@@ -297,7 +297,8 @@ static void run_case(const struct modes_case *c)
     make_tasks();
     load_tables();
     __asm__ volatile("mov %0, %%cr2" : : "r"(0));
-    __asm__ volatile("clts\n\tfxrstor %0" : : "m"(fpu));
+    /* FNINIT: some processors leave the last-instruction pointers out of FXRSTOR */
+    __asm__ volatile("clts\n\tfninit\n\tfxrstor %0" : : "m"(fpu));
     if (c->mode == MODE_REAL)
         run_real(c);
     else

@@ -148,6 +148,11 @@ static struct freedom freedom_of(const struct diff_result *r)
     case 0xa7:
         f.any_fault = true;
         break;
+    case 0xca:
+    case 0xcb:
+    case 0xcf:
+        f.any_fault = f.any_address = true; /* which part of the frame is read first */
+        break;
     case 0x9a:
         f.va = esp - 8;
         f.len = 8;
