@@ -134,7 +134,7 @@ static void expect_2level(struct expected *e, uint32_t va, unsigned access)
         judge(e, access, high << 32 | (pde & 0xffc00000u), va & 0x3fffff, 4u << 20);
         return;
     }
-    if (!read_entry(e, access, (pde & 0xfffff000u) + (va >> 12 & 0x3ff) * 4, 4, is_modern ? 0 : 0x80, 0))
+    if (!read_entry(e, access, (pde & 0xfffff000u) + (va >> 12 & 0x3ff) * 4, 4, pse && !is_modern ? 0x80 : 0, 0)) /* PSE clear: no bit is reserved */
         return;
     judge(e, access, (uint32_t)e->entry[1] & 0xfffff000u, va & 0xfff, 4096);
 }

@@ -336,6 +336,7 @@ static void instruction(struct input *in)
         ea &= 0xffff;
     enum callout_id id = (enum callout_id)insn.info->callout;
     cpu->next_eip = cpu->eip + insn.len;
+    cpu->run = 0; /* repeated string instructions come back at their first opportunity */
     snapshot();
     enum exit_reason exit = callout_table[id](cpu, lower_callout_arg(&insn), ea);
     REQUIRE(exit == EXIT_RESUME || exit == EXIT_DISPATCH || exit == EXIT_FAULT || exit == EXIT_SHADOW ||
