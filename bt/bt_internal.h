@@ -240,10 +240,13 @@ enum exit_reason bt_callout(struct vcpu *cpu, uint64_t arg, uint32_t ea, uint32_
 uint64_t bt_mem_slow(struct vcpu *cpu, uint32_t address, uint32_t desc);
 enum exit_reason bt_mem_done(struct vcpu *cpu);
 
-/* Descriptor of a slow access: bits 0..9 size, 10 write, 11 read, 12..14 segment, 15 check it. */
+/* Descriptor of a slow access: bits 0..9 size, 10 write, 11 read, 12..14 segment, 15 check it, 16 the
+ * instruction wants the operand aligned, 17 it waits for a pending x87 error. */
 #define MD_WRITE 0x400u
 #define MD_READ  0x800u
 #define MD_SEG_SHIFT 12
 #define MD_CHECK 0x8000u
+#define MD_ALIGNED 0x10000u
+#define MD_WAITS   0x20000u
 
 #endif

@@ -8,6 +8,7 @@
  * after it if it writes, at its own width; checks and faults come before either.
  */
 #include "base/assert.h"
+#include "base/string.h"
 #include "bt/bt_internal.h"
 
 /* A CCF was dropped since the dispatcher last looked: the running one may be dead. */
@@ -69,6 +70,29 @@ static bool meets_breakpoint(struct vcpu *cpu, gva_t va, uint32_t desc, unsigned
     return meets;
 }
 
+/* Is an unmasked x87 exception pending (FSW.ES)? */
+static bool x87_is_pending(const struct vcpu *cpu)
+{
+    uint16_t status;
+
+    if (cpu->fpu_live)
+        __asm__ volatile("fnstsw %0" : "=m"(status));
+    else
+        memcpy(&status, cpu->fpu + 2, sizeof status);
+    return status & 0x80;
+}
+
+/* The access earned a fault of its segment or page. A pending x87 error comes before both, a misaligned
+ * operand before the page. Ref: SDM vol. 3A, "Priority Among Simultaneous
+ * Exceptions and Interrupts"; vol. 2A, "Intel SSE Instruction Exception Classification". */
+static void order_fault(struct vcpu *cpu, uint32_t desc, gva_t va)
+{
+    if ((desc & MD_WAITS) && x87_is_pending(cpu))
+        vcpu_raise(cpu, EXC_MF);
+    else if (cpu->fault.vector == EXC_PF && (desc & MD_ALIGNED) && (va.v & 15))
+        vcpu_raise_error(cpu, EXC_GP, 0);
+}
+
 uint64_t bt_mem_slow(struct vcpu *cpu, uint32_t address, uint32_t desc)
 {
     unsigned size = desc & 0x3ff, user = cpu->cpl == 3 ? ACC_USER : 0;
@@ -81,8 +105,10 @@ uint64_t bt_mem_slow(struct vcpu *cpu, uint32_t address, uint32_t desc)
     STAT_INC(cpu, mem_slow);
     if (desc & MD_CHECK) {
         rc = cpu->bt->ops.segment_linear(cpu, (enum seg_id)(desc >> MD_SEG_SHIFT & 7), address, size, access, &va);
-        if (rc != X86_OK)
+        if (rc != X86_OK) {
+            order_fault(cpu, desc, va);
             return leave(cpu, EXIT_FAULT);
+        }
     }
     rc = mmu_probe(cpu, va, size, access | user, &hva);
     if (rc == X86_OK && tcache_generation(cpu->tc) != before) {
@@ -98,8 +124,10 @@ uint64_t bt_mem_slow(struct vcpu *cpu, uint32_t address, uint32_t desc)
         rc = bounce(cpu, va, desc, size, user);
         hva.p = bounce_at(cpu, va);
     }
-    if (rc != X86_OK)
+    if (rc != X86_OK) {
+        order_fault(cpu, desc, va);
         return leave(cpu, EXIT_FAULT);
+    }
     if (tcache_generation(cpu->tc) != before)
         cpu->run = 0; /* a device changed code when it was read, and must not be read again */
     return (uint64_t)(uintptr_t)hva.p - address;

@@ -202,11 +202,38 @@ static void check(struct xlate *x, enum host_reg ea, struct hmem last, unsigned 
     idiom_jrcxz_slow(x);
 }
 
+/* All 16-byte operands must be aligned but those of MOVUPS, MOVUPD and MOVDQU. */
+static bool wants_alignment(const struct insn *in)
+{
+    if (in->map != MAP_0F)
+        return false;
+    if ((in->opcode & ~1u) == 0x10)
+        return false;
+    return (in->opcode & ~0x10u) != 0x6f || in->rep == REP_NONE;
+}
+
+/* What an instruction would fault for before it looks at its operand. */
+static uint32_t faults_before_page(const struct insn *in, unsigned size)
+{
+    switch ((enum insn_unit)in->unit) {
+    case UNIT_SSE: /* conversions to MMX registers wait as well */
+        return (size == 16 && wants_alignment(in) ? MD_ALIGNED : 0) | (in->reg_kind == RK_MMX ? MD_WAITS : 0);
+    case UNIT_X87: /* FNSTENV FNSTCW, FNSAVE FNSTSW do not */
+        return (in->opcode == 0xd9 || in->opcode == 0xdd) && in->reg >= 6 ? 0 : MD_WAITS;
+    case UNIT_MMX:
+        return MD_WAITS;
+    case UNIT_INT:
+    case UNIT_WAIT:
+        break;
+    }
+    return 0;
+}
+
 /* The slow pass: ask the monitor. R8 holds the address (an offset if the segment needs a check). */
 static void ask(struct xlate *x, unsigned seg, unsigned size, unsigned access, bool check_segment)
 {
     uint32_t desc = size | (access & MEM_WRITE ? MD_WRITE : 0) | (access & MEM_READ ? MD_READ : 0) |
-                    seg << MD_SEG_SHIFT | (check_segment ? MD_CHECK : 0);
+                    seg << MD_SEG_SHIFT | (check_segment ? MD_CHECK : 0) | faults_before_page(&x->in, size);
 
     e_mov_r32_imm32(x->e, H_T1, desc);
     e_call_m64(x->e, vcpu_mem(VCPU_OFS(stub_mem_slow)));

@@ -76,7 +76,6 @@ static void opcode_at(const struct diff_result *r, uint32_t va, uint8_t op[2])
 struct freedom {
     bool any_fault;         /* which of its accesses faults first                      */
     bool any_address;       /* where in a long operand CR2 points                      */
-    bool fault_before_page; /* alignment #GP or pending #MF before or after #PF        */
     bool registers;         /* POPA: all but ESP may be loaded                         */
     bool x87_top;           /* MMX stores: whether TOP and tags are those of MMX yet   */
     bool bounds;            /* BOUND: the lower bound decides before the upper is read */
@@ -128,7 +127,6 @@ static struct freedom freedom_of(const struct diff_result *r)
     opcode_at(r, r->state.eip, op);
     switch (op[0]) {
     case 0x0f:
-        f.fault_before_page = true;
         f.any_address = op[1] == 0xae;
         f.x87_top = op[1] == 0xf7 || op[1] == 0xe7 || op[1] == 0x7e || op[1] == 0x7f;
         if (op[1] == 0xf7) /* MASKMOVQ, MASKMOVDQU: any of its bytes */
@@ -164,7 +162,7 @@ static struct freedom freedom_of(const struct diff_result *r)
         break;
     default:
         if (op[0] >= 0xd8 && op[0] <= 0xdf)
-            f.any_address = f.fault_before_page = true;
+            f.any_address = true;
         if (r->vector != EXC_MF && !memory_operand(r, &f.va, &f.len))
             f.len = 0;
         break;
@@ -186,8 +184,6 @@ static bool is_other_fault(const struct freedom *f, const struct diff_result *wa
         return true;
     /* A long x87 image over the end of the 4 GiB: the part before it may be looked at first. */
     if (f->any_address && want->vector == EXC_PF && want->cr2 >= 0xfffff000u && got->vector != EXC_PF)
-        return true;
-    if (f->fault_before_page && (want->vector == EXC_GP || want->vector == EXC_MF))
         return true;
     /* An offset that wraps at 4 GiB: a limit violation here, two pages there (FS has a base). */
     return (want->vector == EXC_SS || want->vector == EXC_GP) && got->vector == EXC_PF &&
