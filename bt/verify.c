@@ -173,11 +173,15 @@ static bool check_reg_operand(struct verify_work *v, ZydisRegister reg, bool wri
     return true;
 }
 
+static bool is_reg64(ZydisRegister reg)
+{
+    return reg >= ZYDIS_REGISTER_RAX && reg <= ZYDIS_REGISTER_R15;
+}
+
 /* What a register contributes to a 64-bit address; NULL when it is absent or no such register. */
 static const struct value *address_reg(const struct vstate *s, ZydisRegister reg)
 {
-    bool is_64 = reg >= ZYDIS_REGISTER_RAX && reg <= ZYDIS_REGISTER_R15;
-    return is_64 ? &s->reg[reg - ZYDIS_REGISTER_RAX] : NULL;
+    return is_reg64(reg) ? &s->reg[reg - ZYDIS_REGISTER_RAX] : NULL;
 }
 
 /* Guest memory by [addend + address + disp]: is [operand, operand + bytes) within the check? */
@@ -441,11 +445,11 @@ static bool rule_nop(struct verify_work *v, const struct host_insn *h)
 /* mov rcx, [r14 + r9*8 + table]: a slot of the load or store table, or of the jump table. */
 static bool load_view_slot(struct verify_work *v, const ZydisDecodedOperand *mem, struct value *out)
 {
-    const struct value *index = address_reg(&v->state, mem->mem.index);
     int64_t disp = mem->mem.disp.value;
 
-    if (!index || mem->mem.scale != 8 || mem->size != 64)
+    if (!is_reg64(mem->mem.index) || mem->mem.scale != 8 || mem->size != 64)
         return bad(v, "reads a view's table in no known way");
+    const struct value *index = &v->state.reg[mem->mem.index - ZYDIS_REGISTER_RAX];
     if (index->kind == VAL_SLOT && (disp == VIEW_LOAD_OFS || disp == VIEW_STORE_OFS)) {
         *out = *index;
         out->kind = VAL_ADDEND;

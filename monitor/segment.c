@@ -14,11 +14,6 @@
 #include "monitor/monitor.h"
 #include "monitor/transfer.h"
 
-enum x86_rc raise_sel(struct vcpu *cpu, enum exc_vector vector, uint16_t sel, unsigned ext)
-{
-    return vcpu_raise_error(cpu, vector, (sel & SEL_ERROR_MASK) | ext);
-}
-
 /* ---- descriptors ------------------------------------------------------------------ */
 
 bool desc_locate(const struct vcpu *cpu, uint16_t sel, gva_t *at)

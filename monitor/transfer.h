@@ -98,7 +98,10 @@ static inline struct segment desc_segment(const struct desc *d, uint16_t sel)
 }
 
 /** Raise `vector` with the error code of a selector. Always X86_FAULT. */
-enum x86_rc raise_sel(struct vcpu *cpu, enum exc_vector vector, uint16_t sel, unsigned ext);
+static inline enum x86_rc raise_sel(struct vcpu *cpu, enum exc_vector vector, uint16_t sel, unsigned ext)
+{
+    return vcpu_raise_error(cpu, vector, (sel & SEL_ERROR_MASK) | ext);
+}
 
 /** Where the descriptor of `sel` lies; false when it is outside its table. */
 bool desc_locate(const struct vcpu *cpu, uint16_t sel, gva_t *at);

@@ -182,7 +182,7 @@ struct ccf *tcache_commit(struct tcache *tc, const struct ccf_draft *d)
     struct region *r = &tc->region[tc->current];
     size_t bytes = record_bytes(d->ninsns, d->nlinks);
 
-    if ((size_t)((uint8_t *)r->order - r->arena_next) < bytes + sizeof *r->order)
+    if ((size_t)((uint8_t *)r->order - r->arena_next) < bytes + sizeof(struct ccf *))
         return NULL;
     struct ccf *ccf = (struct ccf *)(void *)r->arena_next;
     memset(ccf, 0, sizeof *ccf);

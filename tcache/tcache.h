@@ -140,7 +140,7 @@ uint32_t tcache_next_link_handle(struct tcache *tc, unsigned index);
 struct ccf_link *tcache_link(struct tcache *tc, uint32_t handle);
 
 /* ---- finding ------------------------------------------------------------------------- */
-struct ccf *tcache_lookup(struct tcache *tc, const struct ccf_key *key);
+struct ccf *tcache_lookup(struct tcache *tc, const struct ccf_key *key) __attribute__((nonnull));
 /** false: no CCF starts at this PA. A cheap first question; true may be wrong. */
 bool tcache_may_start_at(const struct tcache *tc, gpa_t pa);
 /** The CCF whose code holds host address `rip`, or NULL. */

@@ -82,7 +82,7 @@ struct tcache {
     size_t footprint;   /* bytes of this reservation */
 };
 
-struct ccf **tcache_hash_slot(struct tcache *tc, const struct ccf_key *key);
+struct ccf **tcache_hash_slot(struct tcache *tc, const struct ccf_key *key) __attribute__((nonnull));
 bool tcache_pages_add(struct tcache *tc, struct ccf *ccf); /* false: the pool is empty */
 void tcache_pages_remove(struct tcache *tc, struct ccf *ccf);
 struct code_page *tcache_page_find(struct tcache *tc, uint64_t pfn);
