@@ -224,6 +224,8 @@ int core_write(const char *path, const struct vcpu *cpu, const uint8_t *ram, uin
 {
     struct mapper m = { .cpu = cpu, .ram = ram, .ram_bytes = ram_bytes };
     struct notes notes = { .used = 0 };
+    struct stat st;
+    bool is_regular;
     int rc = 0;
 
     m.segments = malloc(SEGMENTS_MAX * sizeof *m.segments);
@@ -234,12 +236,13 @@ int core_write(const char *path, const struct vcpu *cpu, const uint8_t *ram, uin
         rc = -errno;
         goto out_free;
     }
+    is_regular = fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
     map_all(&m);
     make_notes(&notes, cpu, why);
     rc = write_file(fd, &m, &notes);
     if (close(fd) < 0 && rc == 0)
         rc = -errno;
-    if (rc < 0)
+    if (rc < 0 && is_regular)
         unlink(path);
 out_free:
     free(m.segments);

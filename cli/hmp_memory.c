@@ -3,13 +3,13 @@
  * tables without a trace left in them. What is no RAM is read from its device, as the guest would.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "cli/hmp_internal.h"
+#include "cli/out_file.h"
 #include "decoder/listing.h"
 
 #define EXAMINE_MAX 65536u /* bytes for one command */
@@ -193,14 +193,12 @@ void hmp_write_file(struct hmp *hmp, const char *path, uint64_t bytes,
                     bool (*fill)(struct hmp *hmp, void *ctx, uint64_t ofs, uint8_t *buf, uint32_t len),
                     void *ctx)
 {
-    char temp[HMP_LINE_BYTES + 40];
     uint8_t piece[PIECE];
-    int rc = 0;
+    struct out_file out;
+    int rc = out_file_open(&out, path);
 
-    snprintf(temp, sizeof temp, "%s.%ld.tmp", path, (long)getpid());
-    int fd = open(temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (fd < 0) {
-        hmp_print(hmp, "cannot write '%.200s': %s\n", path, strerror(errno));
+    if (rc < 0) {
+        hmp_print(hmp, "cannot write '%.200s': %s\n", path, strerror(-rc));
         return;
     }
     for (uint64_t ofs = 0; ofs < bytes && !rc; ofs += PIECE) {
@@ -208,15 +206,11 @@ void hmp_write_file(struct hmp *hmp, const char *path, uint64_t bytes,
         if (!fill(hmp, ctx, ofs, piece, n))
             rc = -EFAULT;
         else
-            rc = write_all(fd, piece, n);
+            rc = write_all(out.fd, piece, n);
     }
-    if (close(fd) < 0 && !rc)
-        rc = -errno;
-    if (!rc && rename(temp, path) < 0)
-        rc = -errno;
+    rc = out_file_close(&out, rc);
     if (!rc)
         return;
-    unlink(temp);
     if (rc == -EFAULT)
         hmp_print(hmp, "cannot write '%.200s': part of that memory is not mapped\n", path);
     else

@@ -7,6 +7,7 @@
  * character devices stay connected.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -104,7 +105,10 @@ static int list_something(enum options_action action)
             puts(firmware_dirs[i]);
         break;
     }
-    return fflush(stdout) == 0 && !ferror(stdout) ? STATUS_OK : STATUS_RUNTIME;
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return STATUS_OK;
+    fprintf(stderr, "ringdown: cannot write to standard output: %s\n", strerror(errno));
+    return STATUS_RUNTIME;
 }
 
 /* ---- host side ------------------------------------------------------------------------- */
@@ -524,10 +528,23 @@ static bool choose_model(struct session *s)
     return true;
 }
 
+/* Whoever starts us with a standard descriptor closed must not find the next file that we open in its
+ * place: guest memory, say, as where the serial port writes. Reading such a one gives the end of file,
+ * writing fails. */
+static bool fill_standard_descriptors(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDONLY) != fd)
+            return false;
+    return true;
+}
+
 int main(int argc, char **argv)
 {
     static struct session session;
 
+    if (!fill_standard_descriptors())
+        return complain(STATUS_RUNTIME, "a standard descriptor is closed, and /dev/null can't be opened in its place");
     if (argc > 1 && !strcmp(argv[1], "explain"))
         return explain_main(argc - 1, argv + 1);
     if (!options_parse(&session.options, argc, (const char *const *)argv))

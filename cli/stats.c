@@ -1,19 +1,15 @@
 /*
  * The counters as a JSON object: one member a row of base/stats_list.h, and objects for
  * callouts by name, exceptions by vector and exits by reason.
- *
- * The text goes to a new file beside the wanted one and is renamed over it, so that a
- * reader never sees half of it and a failure leaves the old one.
  */
 #include "cli/stats.h"
 
 #include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/types.h"
+#include "cli/out_file.h"
 
 static const char *const exception_names[32] = {
     "DE", "DB", "NMI", "BP", "OF", "BR", "UD", "NM", "DF", NULL,
@@ -87,18 +83,14 @@ static void put_objects(FILE *f, const struct stats *s)
 
 int stats_write(const char *path, const struct stats *stats, const char *cpu_model, uint64_t run_ns)
 {
-    size_t len = strlen(path) + 32;
-    char *temp = malloc(len);
-    int rc = 0;
+    struct out_file out;
+    int rc = out_file_open(&out, path);
 
-    if (!temp)
-        return -ENOMEM;
-    snprintf(temp, len, "%s.%ld.tmp", path, (long)getpid());
-    FILE *f = fopen(temp, "wx");
-    if (!f) {
-        rc = -errno;
-        goto out_free;
-    }
+    if (rc < 0)
+        return rc;
+    FILE *f = fdopen(out.fd, "w");
+    if (!f)
+        return out_file_close(&out, -errno);
     fprintf(f, "{\n  \"program\": \"ringdown\",\n  \"cpu_model\": \"%s\",\n  \"run_ns\": %llu,\n", cpu_model,
             (unsigned long long)run_ns);
     put_rows(f, stats);
@@ -108,11 +100,6 @@ int stats_write(const char *path, const struct stats *stats, const char *cpu_mod
         rc = errno ? -errno : -EIO;
     if (fclose(f) != 0 && rc == 0)
         rc = -errno;
-    if (rc == 0 && rename(temp, path) < 0)
-        rc = -errno;
-    if (rc < 0)
-        unlink(temp);
-out_free:
-    free(temp);
-    return rc;
+    out.fd = -1; /* closed with f */
+    return out_file_close(&out, rc);
 }

@@ -332,6 +332,20 @@ static bool wait_writable(struct hosted_chardev *d)
     return false;
 }
 
+/* A full disk, a limit: said once, since the device takes no more after it. A reader who has left, or an
+ * output that was closed from the start, wants nothing. */
+static void complain_of_output(const struct hosted_chardev *d, int error)
+{
+    char line[160];
+
+    if (error == EPIPE || error == EBADF || (d->kind != CHARDEV_FILE && d->kind != CHARDEV_STDIO))
+        return;
+    int n = fmt_format(line, sizeof line, "ringdown: warning: from here on, output to %s is lost: %s\n",
+                       d->kind == CHARDEV_FILE ? "the file of a port" : "standard output", strerror(error));
+    ssize_t written = write(STDERR_FILENO, line, (size_t)n);
+    (void)written;
+}
+
 static void output_lost(struct hosted_chardev *d)
 {
     if (d->kind == CHARDEV_UNIX)
@@ -355,6 +369,7 @@ static void flush(struct hosted_chardev *d)
         if (n > 0) {
             done += (size_t)n;
         } else if (!(n < 0 && (errno == EINTR || errno == EAGAIN))) {
+            complain_of_output(d, errno);
             output_lost(d);
             return;
         }

@@ -113,7 +113,7 @@ static void on_fault(int sig, siginfo_t *info, void *context)
     /* else the same instruction faults again, now fatally */
 }
 
-/* abort() and Ctrl-\: nothing to explain, but the terminal goes back. */
+/* abort(), Ctrl-\ and signals that mean nothing to us: nothing to explain, but the terminal goes back. */
 static void on_death(int sig, siginfo_t *info, void *context)
 {
     (void)info, (void)context;
@@ -194,6 +194,13 @@ int hosted_signals_init(void)
         { SIGCONT, SA_RESTART, on_continue },
         { SIGABRT, 0, on_death },
         { SIGQUIT, 0, on_death },
+        { SIGUSR1, 0, on_death },
+        { SIGUSR2, 0, on_death },
+        { SIGVTALRM, 0, on_death },
+        { SIGPROF, 0, on_death },
+        { SIGXCPU, 0, on_death },
+        { SIGSTKFLT, 0, on_death },
+        { SIGPWR, 0, on_death },
     };
     size_t frame = getauxval(AT_MINSIGSTKSZ), bytes = ALT_STACK_BYTES + 4 * frame;
     void *stack = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -208,6 +215,12 @@ int hosted_signals_init(void)
         if (rc < 0)
             return hosted_fail(rc, "cannot handle signal %d: %s", handlers[i].sig, strerror(-rc));
     }
+    /* write() says so as well */
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN);
+    /* Our parent may have had them blocked: no timer would come, and no way to end. */
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
     return 0;
 }

@@ -35,6 +35,7 @@ void hosted_terminal_raw(bool keep_signals)
     tty.raw.c_cflag = (tty.raw.c_cflag & ~(tcflag_t)(CSIZE | PARENB)) | CS8;
     tty.raw.c_cc[VMIN] = 1;
     tty.raw.c_cc[VTIME] = 0;
+    tty.is_raw = true; /* before: a signal may end us right after the change */
     tty.is_raw = tcsetattr(STDIN_FILENO, TCSANOW, &tty.raw) == 0;
 }
 

@@ -8,7 +8,9 @@ The kernels are bzImages made here: a header by the boot protocol and a few byte
 import json
 import os
 import pty
+import resource
 import signal
+import stat
 import struct
 import subprocess
 import sys
@@ -83,8 +85,8 @@ class Command(unittest.TestCase):
             f.write(content)
         return path
 
-    def run_it(self, *args, timeout=20, stdin=subprocess.DEVNULL):
-        return subprocess.run([RINGDOWN, *args], stdin=stdin, capture_output=True, timeout=timeout, check=False)
+    def run_it(self, *args, timeout=20, stdin=subprocess.DEVNULL, **kw):
+        return subprocess.run([RINGDOWN, *args], stdin=stdin, capture_output=True, timeout=timeout, check=False, **kw)
 
     def fails(self, status, *words, args):
         r = self.run_it(*args)
@@ -253,6 +255,51 @@ class Command(unittest.TestCase):
                 self.assertEqual(p.returncode, 0, err)
                 self.assertIn(b'signal %d' % sig, err)
 
+    def test_signals_end_a_run_whose_parent_had_them_blocked(self):
+        p = subprocess.Popen([RINGDOWN, '-kernel', self.file('k', bzimage(SPIN)), '-display', 'none', '-m', '16M'],
+                             stdin=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                             preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals()))
+        self.addCleanup(p.kill)
+        time.sleep(0.2)
+        p.terminate()
+        _, err = p.communicate(timeout=10)
+        self.assertEqual(p.returncode, 0, err)
+
+    # ---- what we are started with --------------------------------------------------------------
+    def test_a_closed_standard_descriptor_is_no_way_to_guest_memory(self):
+        output = (b'\x66\xba\xf8\x03\xb0A\xb9\xb8\x0b\0\0'     # mov dx, 0x3f8; mov al, 'A'; mov ecx, 3000
+                  b'\xee\xe2\xfd'                               # out dx, al; loop
+                  b'\x0f\xb6\x05\0\0\0\0\xe7\xf4' + HALT)       # movzx eax, byte [0]; out 0xf4, eax
+        asks = (b'\x66\xba\xfd\x03\xb9\xa0\x86\x01\0'           # mov dx, 0x3fd; mov ecx, 100000
+                b'\xec\xa8\x01\xe1\xfb'                         # in al, dx; test al, 1; loope
+                b'\x83\xe0\x01\xe7\xf4' + HALT)                 # and eax, 1; out 0xf4, eax
+        for closed in ((0,), (1,), (2,), (0, 1, 2)):
+            for code in (output, asks):
+                status = subprocess.call([RINGDOWN, '-kernel', self.file('k', bzimage(code)), '-nographic', '-m', '16M',
+                                          *DEBUG_EXIT], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, timeout=20,
+                                         preexec_fn=lambda fds=closed: [os.close(fd) for fd in fds])
+                self.assertEqual(status, 1, closed)
+
+    def test_output_that_cannot_be_written_is_said_once(self):
+        with open('/dev/full', 'wb') as full:
+            for args in (['-help'], ['-cpu', 'help'], ['-version']):
+                r = subprocess.run([RINGDOWN, *args], stdout=full, stderr=subprocess.PIPE, timeout=20, check=False)
+                self.assertEqual(r.returncode, 1)
+                self.assertRegex(r.stderr, b'^ringdown: cannot write to standard output: No space left.*\n$')
+            path = self.file('k', bzimage(serial_text(b'a') * 5000 + EXIT_5))
+            for dev in ('stdio', 'file:/dev/full'):
+                r = subprocess.run([RINGDOWN, '-kernel', path, '-m', '16M', '-display', 'none', '-serial', dev,
+                                    *DEBUG_EXIT], stdin=subprocess.DEVNULL, stdout=full, stderr=subprocess.PIPE,
+                                   timeout=20, check=False)
+                self.assertEqual(r.returncode, 11, r.stderr)
+                self.assertRegex(r.stderr, b'^ringdown: warning: .* is lost: No space left.*\n$')
+
+    def test_a_limit_on_the_size_of_files_is_an_error_in_words(self):
+        r = self.kernel(EXIT_5, *DEBUG_EXIT,
+                        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20)))
+        self.assertEqual(r.returncode, 1)
+        self.assertRegex(r.stderr, b'^ringdown: .*File too large.*\n$')
+
     # ---- serial ------------------------------------------------------------------------------
     def test_serial_output_reaches_stdout_and_files(self):
         path = os.path.join(self.dir.name, 'serial')
@@ -287,6 +334,22 @@ class Command(unittest.TestCase):
             os.close(master)
             os.close(slave)
 
+    def test_the_terminal_comes_back_when_a_signal_kills(self):
+        for sig in (signal.SIGQUIT, signal.SIGABRT, signal.SIGSEGV, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU,
+                    signal.SIGVTALRM, signal.SIGPROF):
+            master, slave = pty.openpty()
+            before = termios.tcgetattr(slave)
+            p = subprocess.Popen([RINGDOWN, '-kernel', self.file('k', bzimage(serial_text(b'ok') + SPIN)),
+                                  '-nographic', '-m', '16M'], stdin=slave, stdout=slave, stderr=slave,
+                                 preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CORE, (0, 0)))
+            self.assertEqual(os.read(master, 2), b'ok')
+            self.assertNotEqual(termios.tcgetattr(slave), before)
+            p.send_signal(sig)
+            self.assertEqual(p.wait(timeout=10), -sig)
+            self.assertEqual(termios.tcgetattr(slave), before, sig)
+            os.close(master)
+            os.close(slave)
+
     # ---- stats -------------------------------------------------------------------------------
     def test_stats_are_json(self):
         path = os.path.join(self.dir.name, 'stats.json')
@@ -298,6 +361,18 @@ class Command(unittest.TestCase):
         r = self.kernel(EXIT_5, *DEBUG_EXIT, '-accel', 'bt,stats=/nonexistent/x')
         self.assertIn(b'/nonexistent/x', r.stderr)
         self.assertEqual(r.returncode, 11)
+
+    def test_pipes_and_devices_are_written_not_replaced(self):
+        path = os.path.join(self.dir.name, 'pipe')
+        os.mkfifo(path)
+        reader = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+        self.assertEqual(self.kernel(EXIT_5, *DEBUG_EXIT, '-accel', 'bt,stats=' + path).returncode, 11)
+        self.assertTrue(stat.S_ISFIFO(os.stat(path).st_mode))
+        self.assertEqual(json.loads(os.read(reader, 65536))['callouts']['callout_out'], 1)
+        r = self.kernel(TRIPLE, '-no-reboot', '-accel', 'bt,core=' + path)
+        self.assertIn(b'cannot write core', r.stderr)
+        self.assertTrue(stat.S_ISFIFO(os.stat(path).st_mode))
+        os.close(reader)
 
 
 if __name__ == '__main__':
