@@ -71,7 +71,7 @@ static bool meets_breakpoint(struct vcpu *cpu, gva_t va, uint32_t desc, unsigned
 }
 
 /* Is an unmasked x87 exception pending (FSW.ES)? */
-static bool x87_is_pending(const struct vcpu *cpu)
+static __attribute__((noinline)) bool x87_is_pending(const struct vcpu *cpu)
 {
     uint16_t status;
 
