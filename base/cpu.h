@@ -132,7 +132,6 @@ struct vcpu {
     int64_t icount_left;    /* clock=insn: instructions until the next event             */
     uint32_t fpu_live;      /* 1: guest FPU state is in the host registers, 0: in fpu[]   */
     uint32_t mem_bounced;   /* an access went through bounce[] and is not complete       */
-    uint64_t window_base;   /* host address of the current view's window, 0 without one  */
     uint64_t stub_jt_probe; /* R8D = target EIP: through the jump table                  */
     int32_t df_step;        /* 1, or -1 when DF is set; made on every way into the TC     */
     uint32_t ccf_id;        /* clock=insn: the CCF that runs                              */
