@@ -12,6 +12,12 @@
 
 enum bt_mem_form { MEM_CHECKED, MEM_WINDOW, MEM_ADAPTIVE };
 
+/** How translations are kept coherent with guest code that changes. */
+enum bt_coherency {
+    COHERENCY_TRACE, /* a store drops the CCFs whose bytes it hits                              */
+    COHERENCY_PATCH, /* the same, but for what it leaves as it was, and constants, which are patched */
+};
+
 /** What `-accel bt,...` can set. */
 struct bt_options {
     size_t tc_bytes;          /* tc-size=, default 32 MiB                               */
@@ -20,6 +26,7 @@ struct bt_options {
     unsigned max_insns;       /* tu-insns=, most instructions of a TU, 1..CCF_MAX_INSNS   */
     bool verify;              /* verify=on|off: check every CCF's bytes                 */
     bool icount;              /* clock=insn                                             */
+    enum bt_coherency coherency; /* coherency=                                          */
 };
 
 struct ccf;
@@ -84,8 +91,11 @@ void bt_break_pages(struct vcpu *cpu, const uint32_t *vpn, unsigned n);
 /** Translated code that is in a callout or in a slow access leaves when the present instruction is done. */
 void bt_leave_after_insn(struct vcpu *cpu);
 
-/** The guest wrote [pa, pa+len): drop what was made from it. */
+/** The guest wrote [pa, pa+len), RAM: what was made from it follows. */
 void bt_code_written(struct vcpu *cpu, gpa_t pa, uint32_t len);
+
+/** Something else is at [pa, pa+len) from now on: drop what was made from what was there. */
+void bt_code_moved(struct vcpu *cpu, gpa_t pa, uint32_t len);
 
 /** Drop all translations. */
 void bt_flush(struct vcpu *cpu);

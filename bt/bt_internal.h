@@ -62,6 +62,7 @@ struct xlate {
     bool ends;             /* the instruction just translated ended the TU               */
     bool use_window;       /* accesses in the window form where it serves                */
     bool no_window;        /* this instruction needs a plain host address                */
+    bool has_many_consts;  /* more than are noted: none is patched                       */
     struct insn in;
 
     /* the present instruction */
@@ -219,6 +220,10 @@ void x87_put_pointers(struct xlate *x);
 void x87_end_run(struct xlate *x);
 /** A host fault at instruction `index`: note the run before it. Parks the FPU. */
 void x87_resolve(struct bt *bt, const struct ccf *ccf, unsigned index);
+
+/* ---- translate.c again: coherency=patch ------------------------------------------------------ */
+/** The immediate of the present instruction, its last bytes, is about to be emitted as it stands. */
+void patch_note_const(struct xlate *x);
 
 /* ---- lower.c and friends ---------------------------------------------------------------- */
 typedef void lower_fn(struct xlate *x);

@@ -59,10 +59,14 @@ static bool is_high(unsigned kind, unsigned reg)
     return kind == RK_GPR8 && reg >= 4;
 }
 
-static void put_imm(struct emit *e, const struct insn *in)
+/* The immediate as it stands. Nothing else of what is emitted may follow from its value: it can be patched. */
+static void put_imm(struct xlate *x)
 {
+    const struct insn *in = &x->in;
+
+    patch_note_const(x);
     for (unsigned i = 0; i < in->imm_len; i++)
-        put8(e, in->imm >> 8 * i & 0xff);
+        put8(x->e, in->imm >> 8 * i & 0xff);
 }
 
 /* An x87 store does not store when an unmasked exception is met: where it goes through the bounce
@@ -96,14 +100,14 @@ static void high_byte_rr(struct xlate *x)
     e_mov_r32_r32(x->e, H_RCX, H_ECX);
     if (!in->has_modrm) { /* MOV CH, imm8 */
         e_op_r(x->e, flags, in->opcode & ~7u, in->opcode & 7);
-        put_imm(x->e, in);
+        put_imm(x);
     } else if (to_esp) {
         e_op_rr(x->e, flags & ~(unsigned)ENC_66, in->opcode, H_RCX, field_in_rcx(in->rm_kind, in->rm));
         e_op_rr(x->e, wide_esp ? 0 : ENC_66, 0x89, H_RCX, H_ESP);
         return;
     } else {
         e_op_rr(x->e, flags, in->opcode, field_in_rcx(in->reg_kind, in->reg), field_in_rcx(in->rm_kind, in->rm));
-        put_imm(x->e, in);
+        put_imm(x);
     }
     e_mov_r32_r32(x->e, H_ECX, H_RCX);
 }
@@ -166,7 +170,7 @@ static void generic_mem(struct xlate *x)
         return;
     }
     e_op_rm(x->e, generic_flags(in), in->opcode, host_field(in->reg_kind, in->reg), m);
-    put_imm(x->e, in);
+    put_imm(x);
 }
 
 void lower_generic(struct xlate *x)
@@ -180,13 +184,13 @@ void lower_generic(struct xlate *x)
     } else if (in->has_modrm) {
         e_op_rr(x->e, generic_flags(in), in->opcode, host_field(in->reg_kind, in->reg),
                 host_field(in->rm_kind, in->rm));
-        put_imm(x->e, in);
+        put_imm(x);
     } else if (in->op_reg_kind != RK_NONE) {
         e_op_r(x->e, generic_flags(in), in->opcode & ~7u, host_field(in->op_reg_kind, in->opcode & 7));
-        put_imm(x->e, in);
+        put_imm(x);
     } else {
         e_op(x->e, generic_flags(in), in->opcode);
-        put_imm(x->e, in);
+        put_imm(x);
     }
 }
 

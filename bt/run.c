@@ -223,20 +223,31 @@ void bt_fetch_dropped_range(struct vcpu *cpu, enum mmu_view_id view, gva_t va, u
     cut_stack(cpu->bt, view);
 }
 
-void bt_code_written(struct vcpu *cpu, gpa_t pa, uint32_t len)
+static unsigned code_written(struct vcpu *cpu, gpa_t pa, uint32_t len, bool is_moved)
 {
-    STAT_INC(cpu, traced_store);
-    if (!cpu->tc)
-        return;
-    unsigned dropped = 0;
+    unsigned touched = 0;
+
     while (len) {
         uint32_t n = min_u32(len, GUEST_PAGE_SIZE - ((uint32_t)pa.v & GUEST_PAGE_MASK));
-        dropped += tcache_invalidate(cpu->tc, pa, n, DROP_WRITE);
+        hva_t now = is_moved ? (hva_t){ NULL } : mmu_ram_ptr(cpu->mmu, pa);
+        touched += tcache_written(cpu->tc, pa, now.p, n, DROP_WRITE);
         pa.v += n;
         len -= n;
     }
-    if (!dropped)
+    return touched;
+}
+
+void bt_code_written(struct vcpu *cpu, gpa_t pa, uint32_t len)
+{
+    STAT_INC(cpu, traced_store);
+    if (cpu->tc && !code_written(cpu, pa, len, false))
         STAT_INC(cpu, traced_store_false);
+}
+
+void bt_code_moved(struct vcpu *cpu, gpa_t pa, uint32_t len)
+{
+    if (cpu->tc)
+        code_written(cpu, pa, len, true);
 }
 
 void bt_flush(struct vcpu *cpu)

@@ -241,6 +241,39 @@ static void put_entries(struct xlate *x)
         count_instruction(x, poll_exit);
 }
 
+/* ---- constants that can be patched ------------------------------------------------------------ */
+
+void patch_note_const(struct xlate *x)
+{
+    struct ccf_draft *d = x->d;
+
+    if (x->bt->opt.coherency == COHERENCY_TRACE || !x->in.imm_len)
+        return;
+    if (d->nconsts == CCF_MAX_CONSTS) { /* a place that is not known could not be patched with the others */
+        x->has_many_consts = true;
+        return;
+    }
+    d->consts[d->nconsts++] = (struct ccf_const){
+        .guest_ofs = (uint16_t)(x->next_eip - x->in.imm_len - d->key.eip),
+        .len = x->in.imm_len,
+        .is_cold = x->is_cold,
+        .host_ofs = (uint32_t)(x->e->p - x->e->start),
+    };
+}
+
+/* Keep the bytes that the TU was made from. */
+static void keep_source(struct xlate *x, const struct source *src)
+{
+    struct ccf_draft *d = x->d;
+
+    d->has_source = x->bt->opt.coherency != COHERENCY_TRACE && d->guest_len <= sizeof d->source;
+    if (!d->has_source)
+        return;
+    if (x->has_many_consts)
+        d->nconsts = 0;
+    memcpy(d->source, src->bytes, d->guest_len);
+}
+
 /* ---- the TU ------------------------------------------------------------------------------------ */
 
 static void start(struct xlate *x, struct bt *bt, const struct ccf_key *key, const struct tcache_room *room)
@@ -257,7 +290,8 @@ static void start(struct xlate *x, struct bt *bt, const struct ccf_key *key, con
     x->eip = key->eip;
     x->page_eip = key->eip - ((uint32_t)key->pa & GUEST_PAGE_MASK);
     x->npending = x->nunresolved = 0;
-    x->x87.is_open = false;
+    x->x87.is_open = x->has_many_consts = false;
+    bt->draft.nconsts = 0;
     bt->draft.key = *key;
     bt->draft.pfn2 = CCF_ONE_PAGE;
     bt->draft.ninsns = bt->draft.nlinks = 0;
@@ -392,6 +426,7 @@ static enum x86_rc translate_once(struct xlate *x, struct bt *bt, const struct c
     start(x, bt, key, room);
     if (translate_tu(x, &src, max_insns)) {
         finish_draft(x);
+        keep_source(x, &src);
         return X86_OK;
     }
     start(x, bt, key, room);
@@ -400,6 +435,7 @@ static enum x86_rc translate_once(struct xlate *x, struct bt *bt, const struct c
         return rc;
     translate_tu(x, &src, 1);
     finish_draft(x);
+    keep_source(x, &src);
     return X86_OK;
 }
 
@@ -418,11 +454,16 @@ static void verify_draft(struct bt *bt, const struct tcache_room *room)
 {
     const struct ccf_draft *d = &bt->draft;
     const uint32_t entries[] = { d->verify_ofs, d->poll_ofs, d->body_ofs };
+    struct verify_const consts[CCF_MAX_CONSTS];
     struct verify_error err;
+
+    for (unsigned i = 0; i < d->nconsts; i++)
+        consts[i] = (struct verify_const){ d->consts[i].host_ofs, d->consts[i].len, d->consts[i].is_cold };
     struct verify_input in = {
         .hot = room->hot, .hot_len = d->hot_len, .cold = room->cold, .cold_len = d->cold_len,
         .hot_address = (uint64_t)(uintptr_t)room->hot + (uint64_t)room->exec_delta,
         .cold_address = (uint64_t)(uintptr_t)room->cold + (uint64_t)room->exec_delta,
+        .consts = consts, .nconsts = d->nconsts,
         .entries = entries, .nentries = ARRAY_LEN(entries), .work = bt->verify_work,
         .allow_window = bt->xl.use_window,
     };

@@ -39,6 +39,7 @@
 /* Per byte of the CCF. */
 #define MARK_START 1u /* an instruction starts here  */
 #define MARK_PLAIN 2u /* only the promise holds here */
+#define MARK_CONST 4u /* a constant that may be patched starts here */
 
 /* What later edges to a label agree on. */
 struct pending_label {
@@ -61,6 +62,7 @@ struct host_insn {
     ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
     uint32_t ofs, next; /* hot offsets, then cold ones                             */
     uint64_t address;   /* of the next instruction, for relative branches          */
+    bool imm_varies;    /* its immediate may be patched                            */
 };
 
 /* As ZydisDecoderInit() has it for 64-bit code: with the prefixes that modern hosts honour. */
@@ -499,7 +501,9 @@ static void mov_imm(struct verify_work *v, const struct host_insn *h, unsigned t
 {
     uint64_t imm = h->ops[1].imm.value.u;
 
-    if (h->ops[0].size == 32)
+    if (h->imm_varies)
+        clobber_reg(v, to, h->ops[0].size, false);
+    else if (h->ops[0].size == 32)
         set_reg(v, to, value_const((uint32_t)imm));
     else if (h->ops[0].size == 64 && imm <= UINT32_MAX)
         set_reg(v, to, value_const((uint32_t)imm));
@@ -650,7 +654,7 @@ static bool rule_shr(struct verify_work *v, const struct host_insn *h)
     const ZydisDecodedOperand *by = is_shrx ? &h->ops[2] : &h->ops[1];
     struct value was = value_any();
     uint32_t count = 0;
-    bool is_known = by->type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
+    bool is_known = by->type == ZYDIS_OPERAND_TYPE_IMMEDIATE && !h->imm_varies;
 
     if (from->type == ZYDIS_OPERAND_TYPE_REGISTER && gpr_number(from->reg.value) >= 0)
         was = v->state.reg[gpr_number(from->reg.value)];
@@ -676,7 +680,7 @@ static bool rule_and(struct verify_work *v, const struct host_insn *h)
     if (!rule_generic(v, h))
         return false;
     if (h->ops[0].type != ZYDIS_OPERAND_TYPE_REGISTER || h->ops[0].size != 32 ||
-        h->ops[1].type != ZYDIS_OPERAND_TYPE_IMMEDIATE)
+        h->ops[1].type != ZYDIS_OPERAND_TYPE_IMMEDIATE || h->imm_varies)
         return true;
     unsigned bits = 0;
     for (uint32_t mask = (uint32_t)h->ops[1].imm.value.u; mask; mask >>= 1)
@@ -929,6 +933,7 @@ static bool decode_at(struct verify_work *v, uint32_t ofs, struct host_insn *h)
     h->ofs = ofs;
     h->next = ofs + h->zi.length;
     h->address = (in_cold ? in->cold_address : in->hot_address) + part_ofs + h->zi.length;
+    h->imm_varies = h->zi.raw.imm[0].size && (v->mark[ofs + h->zi.raw.imm[0].offset] & MARK_CONST);
     return true;
 }
 
@@ -990,6 +995,41 @@ static bool mark_entries(struct verify_work *v)
     return true;
 }
 
+static uint32_t const_ofs(const struct verify_work *v, const struct verify_const *k)
+{
+    return k->is_cold ? v->in->hot_len + k->ofs : k->ofs;
+}
+
+static bool mark_consts(struct verify_work *v)
+{
+    for (unsigned i = 0; i < v->in->nconsts; i++) {
+        uint32_t ofs = const_ofs(v, &v->in->consts[i]);
+        if (ofs >= total_len(v))
+            return bad(v, "a constant lies outside");
+        v->mark[ofs] |= MARK_CONST;
+    }
+    return true;
+}
+
+/* Each constant is all of the immediate of an instruction, and no displacement of a branch. */
+static bool check_consts(struct verify_work *v)
+{
+    struct host_insn h;
+
+    for (unsigned i = 0; i < v->in->nconsts; i++) {
+        const struct verify_const *k = &v->in->consts[i];
+        uint32_t ofs = const_ofs(v, k), start = ofs;
+        while (start > 0 && !(v->mark[start] & MARK_START))
+            start--;
+        if (!decode_at(v, start, &h))
+            return false;
+        if (!h.imm_varies || start + h.zi.raw.imm[0].offset != ofs || h.zi.raw.imm[0].size != k->len * 8 ||
+            h.zi.raw.imm[0].is_relative)
+            return bad(v, "a constant to be patched is no immediate");
+    }
+    return true;
+}
+
 static bool interpret(struct verify_work *v)
 {
     struct host_insn h;
@@ -1027,5 +1067,5 @@ bool verify_ccf(const struct verify_input *in, struct verify_error *err)
     memset(v->mark, 0, total_len(v));
     for (unsigned i = 0; i < MAX_PENDING; i++)
         v->pending[i].ofs = NO_OFS;
-    return find_labels(v) && mark_entries(v) && interpret(v);
+    return mark_consts(v) && find_labels(v) && mark_entries(v) && check_consts(v) && interpret(v);
 }

@@ -19,6 +19,12 @@
 
 struct verify_work;
 
+/** An immediate that may be patched to any other value: `len` bytes at `ofs` of the hot or cold part. */
+struct verify_const {
+    uint32_t ofs, len;
+    bool is_cold;
+};
+
 struct verify_input {
     const uint8_t *hot, *cold; /* the bytes, in any mapping; cold may be empty       */
     uint32_t hot_len, cold_len;
@@ -28,6 +34,8 @@ struct verify_input {
     /** May a direct branch or call go to this address outside the CCF? */
     bool (*is_target)(void *ctx, uint64_t address);
     void *ctx;
+    const struct verify_const *consts; /* the proof holds whatever their values are       */
+    unsigned nconsts;
     bool allow_window;        /* gs: operands with 32-bit addresses are proven by the window */
     struct verify_work *work; /* verify_work_bytes() of memory; contents don't matter  */
 };

@@ -246,6 +246,7 @@ static struct vm_config make_config(const struct session *s)
             .max_insns = o->tu_insns,
             .verify = o->verify,
             .icount = o->clock_insn,
+            .coherency = o->coherency == ACCEL_COHERENCY_PATCH ? COHERENCY_PATCH : COHERENCY_TRACE,
         },
         .machine = {
             .ram_bytes = o->ram_bytes,

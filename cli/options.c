@@ -545,6 +545,14 @@ static bool hash_item(struct options *o, const struct item *item)
                 item->name);
 }
 
+static bool parse_coherency(const char *value, struct options *o)
+{
+    bool is_patch = !strcmp(value, "patch");
+
+    o->coherency = is_patch ? ACCEL_COHERENCY_PATCH : ACCEL_COHERENCY_TRACE;
+    return is_patch || !strcmp(value, "trace");
+}
+
 static bool accel_item(struct options *o, const struct item *item)
 {
     uint64_t number;
@@ -600,7 +608,7 @@ static bool accel_item(struct options *o, const struct item *item)
     if (!strcmp(name, "perf-map"))
         return parse_on_off(value, &o->perf_map) || bad_choice(o, item, "on or off");
     if (!strcmp(name, "coherency"))
-        return !strcmp(value, "trace") || bad_choice(o, item, "trace");
+        return parse_coherency(value, o) || bad_choice(o, item, "trace or patch");
     return fail(o,
                 "-accel bt: no property '" SHOWN "': there are tc-size, chain, mem, host, verify, tu-insns, "
                 "clock, stats, perf-map, core, hash-log, hash-every, hash-from, hash-to, hash-regs, "
@@ -884,7 +892,9 @@ const char options_help[] =
     "                       tc-size=SIZE (default a quarter of -m, 32M to 128M)\n"
     "                       chain=on|off  mem=checked|window|adaptive\n"
     "                       host=auto|baseline  verify=on|off  tu-insns=1..64\n"
-    "                       clock=host|insn  stats=FILE  perf-map=on|off  coherency=trace\n"
+    "                       clock=host|insn  stats=FILE  perf-map=on|off\n"
+    "                       coherency=trace|patch (code that the guest changes: translated anew,\n"
+    "                       or its constants patched)\n"
     "                       core=FILE  hash-log=FILE  hash-every=1000000  hash-from=0  hash-to=N\n"
     "                       hash-regs=on|off  hash-mem=on|off\n"
     "  -vga std|none        with -bios: its VGA firmware, or none\n"

@@ -39,6 +39,7 @@ struct serial_option {
 
 enum rtc_base { RTC_UTC, RTC_LOCALTIME, RTC_FIXED };
 enum accel_mem { ACCEL_MEM_CHECKED, ACCEL_MEM_WINDOW, ACCEL_MEM_ADAPTIVE };
+enum accel_coherency { ACCEL_COHERENCY_TRACE, ACCEL_COHERENCY_PATCH };
 
 struct options {
     enum options_action action;
@@ -73,6 +74,7 @@ struct options {
     uint64_t tc_bytes;
     bool chain, verify, baseline, clock_insn;
     enum accel_mem mem;
+    enum accel_coherency coherency;
     unsigned tu_insns;
     const char *stats_file;
     bool perf_map;

@@ -104,7 +104,7 @@ static void on_mem_route(void *ctx, uint64_t pa, uint32_t bytes, bool reads_ram,
         reads_ram ? "RAM" : "the bus", writes_ram ? "RAM" : "the bus");
     route_part(vm, first, split - first, REGION_MMIO, reads_ram, writes_ram);
     route_part(vm, split, end - split, REGION_IMAGE, reads_ram, writes_ram);
-    bt_code_written(vm->cpu, gpa(pa), bytes);
+    bt_code_moved(vm->cpu, gpa(pa), bytes);
     vm->memory_moved = true;
     vm->cpu->run = 0;
 }

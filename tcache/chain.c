@@ -1,6 +1,6 @@
 /*
- * Chains (patched direct exits) and jump tables (everything keyed by an address). Only this
- * file patches live code: one aligned-or-not 32-bit store to the displacement of a branch
+ * Chains (patched direct exits) and jump tables (everything keyed by an address). This
+ * file and patch.c alone write to live code; here: one aligned-or-not 32-bit store to the displacement of a branch
  * of the same thread, which x86 makes visible to its own instruction fetch at the next jump.
  */
 #include "base/log.h"

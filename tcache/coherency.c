@@ -114,8 +114,7 @@ static uint64_t granules(uint32_t from, uint32_t to)
     return (last == 63 ? ~0ull : (1ull << (last + 1)) - 1) & ~((1ull << first) - 1);
 }
 
-/* The CCF's bytes in its first (0) or second (1) page, as offsets in that page. */
-static void span(const struct ccf *c, int which, uint32_t *from, uint32_t *to)
+void tcache_span(const struct ccf *c, int which, uint32_t *from, uint32_t *to)
 {
     uint32_t ofs = (uint32_t)c->key.pa & GUEST_PAGE_MASK;
     uint32_t end = ofs + c->guest_len;
@@ -136,13 +135,13 @@ static bool is_hit(const struct ccf *c, uint64_t pfn, uint32_t from, uint32_t to
     uint32_t lo, hi;
 
     if (c->key.pa >> GUEST_PAGE_SHIFT == pfn) {
-        span(c, 0, &lo, &hi);
+        tcache_span(c, 0, &lo, &hi);
         if (lo < to && from < hi)
             return true;
     }
     if (c->pfn2 != pfn)
         return false;
-    span(c, 1, &lo, &hi);
+    tcache_span(c, 1, &lo, &hi);
     return lo < to && from < hi;
 }
 
@@ -150,7 +149,7 @@ static void page_cover(struct code_page *p, const struct ccf *c, int which)
 {
     uint32_t from, to;
 
-    span(c, which, &from, &to);
+    tcache_span(c, which, &from, &to);
     p->granules |= granules(from, to);
 }
 
@@ -206,12 +205,13 @@ void tcache_pages_remove(struct tcache *tc, struct ccf *c)
     ccf_unlink_page(tc, c, 1);
 }
 
-unsigned tcache_invalidate(struct tcache *tc, gpa_t pa, uint32_t len, enum tcache_cause cause)
+/* CCFs with a byte in [pa, pa+len): dropped, or patched if it is known what is there now. */
+static unsigned touch(struct tcache *tc, gpa_t pa, const uint8_t *now, uint32_t len, enum tcache_cause cause)
 {
     uint64_t pfn = gpa_page(pa);
     struct code_page *p = tcache_page_find(tc, pfn);
     uint32_t from = (uint32_t)pa.v & GUEST_PAGE_MASK, to = from + len;
-    unsigned dropped = 0;
+    unsigned touched = 0;
 
     ASSERT(len && to <= GUEST_PAGE_SIZE);
     if (!p || !(p->granules & granules(from, to)))
@@ -220,11 +220,22 @@ unsigned tcache_invalidate(struct tcache *tc, gpa_t pa, uint32_t len, enum tcach
         next_mapping = m->next;
         for (struct ccf *c = m->head, *next; c; c = next) {
             next = c->page[ccf_which_page(c, pfn)].next;
-            if (is_hit(c, pfn, from, to)) {
+            if (!is_hit(c, pfn, from, to))
+                continue;
+            touched++;
+            if (!now || !tcache_patch(tc, c, pfn, from, to, now))
                 tcache_drop(tc, c, cause); /* the last one frees m, the last of all p: both loops end */
-                dropped++;
-            }
         }
     }
-    return dropped;
+    return touched;
+}
+
+unsigned tcache_invalidate(struct tcache *tc, gpa_t pa, uint32_t len, enum tcache_cause cause)
+{
+    return touch(tc, pa, NULL, len, cause);
+}
+
+unsigned tcache_written(struct tcache *tc, gpa_t pa, const uint8_t *now, uint32_t len, enum tcache_cause cause)
+{
+    return touch(tc, pa, now, len, cause);
 }

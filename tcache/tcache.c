@@ -157,10 +157,12 @@ void tcache_next_region(struct tcache *tc)
     region_reset(r);
 }
 
-static size_t record_bytes(unsigned ninsns, unsigned nlinks)
+static size_t record_bytes(const struct ccf_draft *d)
 {
-    return align_up(sizeof(struct ccf) + nlinks * sizeof(struct ccf_link) +
-                        ninsns * sizeof(struct ccf_insn), 16);
+    size_t patch = d->has_source ? d->nconsts * sizeof(struct ccf_const) + d->guest_len : 0;
+
+    return align_up(sizeof(struct ccf) + d->nlinks * sizeof(struct ccf_link) +
+                        d->ninsns * sizeof(struct ccf_insn) + patch, 16);
 }
 
 /* Links directly follow the struct ccf, so that their addresses are known beforehand. */
@@ -180,7 +182,7 @@ struct ccf_link *tcache_link(struct tcache *tc, uint32_t handle)
 struct ccf *tcache_commit(struct tcache *tc, const struct ccf_draft *d)
 {
     struct region *r = &tc->region[tc->current];
-    size_t bytes = record_bytes(d->ninsns, d->nlinks);
+    size_t bytes = record_bytes(d);
 
     if ((size_t)((uint8_t *)r->order - r->arena_next) < bytes + sizeof(struct ccf *))
         return NULL;
@@ -204,6 +206,13 @@ struct ccf *tcache_commit(struct tcache *tc, const struct ccf_draft *d)
     ccf->insns = (struct ccf_insn *)(void *)(ccf->links + d->nlinks);
     memcpy(ccf->links, d->links, d->nlinks * sizeof d->links[0]);
     memcpy(ccf->insns, d->insns, d->ninsns * sizeof d->insns[0]);
+    if (d->has_source) {
+        ccf->nconsts = (uint8_t)d->nconsts;
+        ccf->consts = (struct ccf_const *)(void *)(ccf->insns + d->ninsns);
+        ccf->source = (uint8_t *)(ccf->consts + d->nconsts);
+        memcpy(ccf->consts, d->consts, d->nconsts * sizeof d->consts[0]);
+        memcpy(ccf->source, d->source, d->guest_len);
+    }
     for (unsigned i = 0; i < d->nlinks; i++) {
         ccf->links[i].owner = ccf;
         ccf->links[i].to = NULL;
@@ -329,6 +338,8 @@ static void count_drop(struct vcpu *cpu, enum tcache_cause cause)
 void tcache_drop(struct tcache *tc, struct ccf *ccf, enum tcache_cause cause)
 {
     ASSERT(ccf->live);
+    if (cause != DROP_EVICT)
+        LOG(tc->cpu->log, coherency, "drop: EIP 0x%08x PA 0x%llx\n", ccf->key.eip, (unsigned long long)ccf->key.pa);
     LOG(tc->cpu->log, chain, "drop CCF of EIP 0x%08x PA 0x%lx\n", ccf->key.eip, ccf->key.pa);
     struct ccf **at = tcache_hash_slot(tc, &ccf->key);
     while (*at != ccf)

@@ -54,6 +54,18 @@ struct ccf_link {
     struct ccf *owner;
 };
 
+#define CCF_MAX_CONSTS 32
+#define CCF_MAX_BYTES  (CCF_MAX_INSNS * 15)
+
+/** A constant of a guest instruction that its code holds as it stands: should the guest change it, the
+ *  code can be patched. One for each place that holds it. */
+struct ccf_const {
+    uint16_t guest_ofs; /* from the CCF's first guest byte       */
+    uint8_t len;        /* bytes                                 */
+    bool is_cold;
+    uint32_t host_ofs;  /* from ccf->cold or ccf->hot            */
+};
+
 struct ccf_key {
     uint64_t pa;
     uint32_t eip;
@@ -86,6 +98,9 @@ struct ccf {
     uint16_t verify_ofs, poll_ofs, body_ofs; /* entries, from hot                         */
     struct ccf_insn *insns;   /* [ninsns]                                                 */
     struct ccf_link *links;   /* [nlinks]                                                 */
+    struct ccf_const *consts; /* [nconsts]                                                */
+    uint8_t *source;          /* [guest_len] the bytes it was made from, or NULL: never patched */
+    uint8_t nconsts;
     struct ccf_link *in;      /* links chained to this                                    */
     uint32_t heat;            /* samples that found it running                            */
     uint32_t misses;          /* of a window                                              */
@@ -131,6 +146,10 @@ struct ccf_draft {
     unsigned ninsns, nlinks;
     struct ccf_insn insns[CCF_MAX_INSNS];
     struct ccf_link links[CCF_MAX_LINKS];
+    bool has_source;          /* it may be patched                                        */
+    unsigned nconsts;
+    struct ccf_const consts[CCF_MAX_CONSTS];
+    uint8_t source[CCF_MAX_BYTES];
 };
 /** Record the code just written at the start of the room. NULL when the region's arena is
  *  full: take the next region and translate again. */
@@ -163,6 +182,15 @@ void tcache_chain_by_table(struct tcache *tc, struct ccf_link *link);
 /* ---- dropping ------------------------------------------------------------------------- */
 /** Drop every CCF with a byte in [pa, pa+len), which must not cross a page. @return how many. */
 unsigned tcache_invalidate(struct tcache *tc, gpa_t pa, uint32_t len, enum tcache_cause cause);
+/**
+ * The guest wrote [pa, pa+len), which must not cross a page. CCFs whose bytes are as they were stay; those
+ * in which only constants changed are patched, if they were made for it; the others with a byte there are
+ * dropped.
+ *
+ * @param now  The bytes of that range as they are now; NULL: whatever has a byte there is dropped.
+ * @return how many CCFs have bytes there (or had).
+ */
+unsigned tcache_written(struct tcache *tc, gpa_t pa, const uint8_t *now, uint32_t len, enum tcache_cause cause);
 void tcache_drop(struct tcache *tc, struct ccf *ccf, enum tcache_cause cause);
 /** Drop everything. */
 void tcache_flush(struct tcache *tc);

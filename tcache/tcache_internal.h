@@ -93,6 +93,10 @@ static inline int ccf_which_page(const struct ccf *c, uint64_t pfn)
 {
     return c->key.pa >> GUEST_PAGE_SHIFT == pfn ? 0 : 1;
 }
+/* patch.c: the bytes [from, to) of page `pfn` were written. true: the CCF is good as it is now. */
+bool tcache_patch(struct tcache *tc, struct ccf *ccf, uint64_t pfn, uint32_t from, uint32_t to, const uint8_t *now);
+/* The CCF's bytes in its first (0) or second (1) page, as offsets in that page. */
+void tcache_span(const struct ccf *c, int which, uint32_t *from, uint32_t *to);
 void tcache_unchain(struct tcache *tc, struct ccf *ccf);
 void tcache_jt_drop_ccf(struct tcache *tc, const struct ccf *ccf);
 void tcache_jt_init(struct tcache *tc);

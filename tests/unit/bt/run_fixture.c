@@ -16,6 +16,9 @@ static const struct run_config run_configs[] = {
     { .name = "baseline", .chain = true, .max_insns = 64, .tc_bytes = 4u << 20, .baseline = true },
     { .name = "window", .chain = true, .max_insns = 64, .tc_bytes = 4u << 20, .mem = MEM_WINDOW },
     { .name = "adaptive", .chain = true, .max_insns = 16, .tc_bytes = 4u << 20, .mem = MEM_ADAPTIVE },
+    { .name = "patch", .chain = true, .max_insns = 64, .tc_bytes = 4u << 20, .coherency = COHERENCY_PATCH },
+    { .name = "patch-hard", .chain = false, .max_insns = 4, .tc_bytes = TCACHE_MIN_BYTES, .mem = MEM_WINDOW,
+      .coherency = COHERENCY_PATCH },
     { .name = "hard", .chain = false, .max_insns = 1, .tc_bytes = TCACHE_MIN_BYTES, .baseline = true },
 };
 static const struct run_config *chosen = &run_configs[0];
@@ -156,6 +159,7 @@ struct run_fixture *run_fixture_new(void)
                 .chain = chosen->chain,
                 .mem = chosen->mem,
                 .max_insns = chosen->max_insns,
+                .coherency = chosen->coherency,
                 .verify = true },
         .host_baseline = chosen->baseline,
     };

@@ -114,6 +114,7 @@ struct run_config {
     unsigned max_insns;
     size_t tc_bytes;
     enum bt_mem_form mem;
+    enum bt_coherency coherency;
 };
 
 /** Takes the configuration from the command line. false: no such one (usage is printed). */

@@ -396,6 +396,93 @@ static void straddler_changed_in_its_second_page(void **state)
     run_fixture_free(fx);
 }
 
+/* What a run of the code at CODE shows. */
+static uint32_t outcome(struct run_fixture *fx, uint32_t len)
+{
+    start(fx);
+    put_u32(fx, DATA, 0);
+    put_u32(fx, DATA + 8, 0x01010101);
+    run_to(fx, CODE, CODE + len);
+    return fx->frame.gpr[EDX] ^ fx->frame.gpr[EAX] << 1 ^ fx->frame.gpr[ECX] << 2 ^ fx->frame.eflags << 3 ^
+           get_u32(fx, DATA) << 4 ^ get_u32(fx, DATA + 8) << 5 ^
+           get_u32(fx, STACK_START - 4) << 6;
+}
+
+/* Constants in every form that the code can hold them in, changed by what is no guest instruction (the
+ * loader's way, and a device's): as if the code had been made anew, and patched where it can be. */
+static void constants_of_every_form(void **state)
+{
+    const struct {
+        const char *name;
+        struct guest_code code; /* the constant is at its end */
+        unsigned bytes;
+        bool is_patched;
+    } cases[] = {
+        { "mov r32", GUEST("mov edx, 0x11223344"), 4, true },
+        { "mov r16", GUEST(".byte 0x66, 0xba, 0x44, 0x33"), 2, true },
+        { "mov dl", GUEST("mov dl, 0x11"), 1, true },
+        { "mov dh", GUEST("mov dh, 0x11"), 1, true },
+        { "mov ch", GUEST("mov ch, 0x11"), 1, true },
+        { "add eax", GUEST("add eax, 0x11223344"), 4, true },
+        { "xor edx", GUEST("xor edx, 0x11223344"), 4, true },
+        { "and imm8", GUEST("and edx, 0x11"), 1, true },
+        { "cmp ah", GUEST("cmp ah, 0x11"), 1, true },
+        { "imul", GUEST("imul edx, eax, 0x11223344"), 4, true },
+        { "mov to memory", GUEST("mov dword ptr [ebx + 8], 0x11223344"), 4, true },
+        { "add to memory", GUEST("add word ptr [ebx + 8], 0x1122"), 2, true },
+        { "push", GUEST("push 0x11223344"), 4, true },
+        { "shift", GUEST("shl edx, 3"), 1, true },
+        { "bit in memory", GUEST("bts dword ptr [ebx], 3"), 1, true },
+        { "pshufw", GUEST("pshufw mm0, mm0, 0x11"), 1, true },
+        { "displacement", GUEST("lea edx, [eax + 0x11223344]"), 4, false },
+        { "push of a byte, whose sign is extended", GUEST("push 0x11"), 1, false },
+    };
+    struct run_fixture *fx = run_fixture_new();
+    const struct stats *stats = &fx->cpu->stats;
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        uint32_t at = CODE + cases[i].code.len - cases[i].bytes, len = cases[i].code.len;
+        const uint8_t values[] = { 5, 0x86, 5, 0 };
+        uint32_t anew[ARRAY_LEN(values)];
+
+        start(fx);
+        run_code(fx, cases[i].code);
+        for (size_t k = 0; k < ARRAY_LEN(values); k++) {
+            put(fx, at, &values[k], 1);
+            bt_flush(fx->cpu);
+            anew[k] = outcome(fx, len);
+        }
+        for (size_t k = 0; k < ARRAY_LEN(values); k++) {
+            uint64_t dropped = stats->inval_write, patched = stats->coherency_patched;
+            put(fx, at, &values[k], 1);
+            bool is_patched = stats->coherency_patched > patched && stats->inval_write == dropped;
+            assert_int_equal(is_patched, cases[i].is_patched && run_config()->coherency == COHERENCY_PATCH);
+            if (outcome(fx, len) != anew[k])
+                fail_msg("%s, value %u: not as if it had been made anew", cases[i].name, values[k]);
+        }
+    }
+    run_fixture_free(fx);
+}
+
+/* More constants in a CCF than are noted: none may be patched, since a place would be missed. */
+static void more_constants_than_are_noted(void **state)
+{
+    struct run_fixture *fx = run_fixture_new();
+
+    (void)state;
+    start(fx);
+    run_code(fx, GUEST(".rept 40; add edx, 0x01000000; .endr"));
+    start(fx);
+    for (uint32_t i = 0; i < 40; i++) {
+        put(fx, CODE + 6 * i + 2, "\x01", 1);
+        start(fx);
+        run_to(fx, CODE, CODE + 240);
+        assert_int_equal(fx->frame.gpr[EDX], 40u << 24 | (i + 1));
+    }
+    run_fixture_free(fx);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -413,6 +500,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(second_page_that_becomes_another),
         cmocka_unit_test(both_parts_in_one_page_twice_mapped),
         cmocka_unit_test(straddler_changed_in_its_second_page),
+        cmocka_unit_test(constants_of_every_form),
+        cmocka_unit_test(more_constants_than_are_noted),
     };
 
     return run_config_choose(argc, argv) ? cmocka_run_group_tests(tests, NULL, NULL) : 2;

@@ -21,6 +21,7 @@
 #define PERMITTED   0x40002000u
 
 struct code {
+    struct verify_const constant; /* len 0: none */
     uint8_t hot_bytes[512], cold_bytes[256];
     struct emit hot, cold;
     uint32_t entries[4];
@@ -60,6 +61,8 @@ static const char *verdict(struct code *c)
         .entries = c->entries,
         .nentries = c->nentries,
         .allow_window = c->allow_window,
+        .consts = &c->constant,
+        .nconsts = c->constant.len != 0,
     };
     if (!work)
         work = malloc(verify_work_bytes());
@@ -604,6 +607,62 @@ static void window_operands_need_the_window_form(void **state)
     }
 }
 
+/* A constant that may be patched proves nothing by its value. */
+static void constants_that_may_change_prove_nothing(void **state)
+{
+    struct code c;
+
+    (void)state;
+    for (int varies = 0; varies < 2; varies++) { /* and r9d, 0x7fff; jmp [view + r9*8 + jump table] */
+        start(&c);
+        e_mov_r32_r32(&c.hot, H_R9, H_RAX);
+        e_op_rr(&c.hot, 0, 0x81, 4, H_R9);
+        put32(&c.hot, 0x7fff);
+        if (varies)
+            c.constant = (struct verify_const){ .ofs = (uint32_t)(c.hot.p - 4 - c.hot.start), .len = 4 };
+        e_jmp_m64(&c.hot, hmem_index(H_R14, H_R9, 3, (int32_t)VIEW_JT_OFS));
+        if (varies)
+            fails(&c, "reads a view's table in no known way");
+        else
+            passes(&c);
+    }
+    for (int varies = 0; varies < 2; varies++) { /* a slow access whose size would be patched */
+        start(&c);
+        e_mov_r32_r32(&c.hot, H_R8, H_RAX);
+        e_mov_r32_imm32(&c.hot, H_R9, 4);
+        if (varies)
+            c.constant = (struct verify_const){ .ofs = (uint32_t)(c.hot.p - 4 - c.hot.start), .len = 4 };
+        e_call_m64(&c.hot, VCPU(stub_mem_slow));
+        finish(&c, NULL);
+        if (varies)
+            fails(&c, "asks for a slow access of unknown size");
+        else
+            passes(&c);
+    }
+}
+
+static void constants_are_immediates(void **state)
+{
+    static const struct {
+        uint32_t ofs, len;
+        bool good;
+    } cases[] = { { 1, 4, true }, { 0, 4, false }, { 1, 2, false }, { 2, 4, false }, { 6, 4, false }, { 90, 4, false } };
+
+    (void)state;
+    for (unsigned i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct code c;
+
+        start(&c);
+        e_mov_r32_imm32(&c.hot, H_RAX, 5);          /* 0: B8, constant at 1 */
+        e_jmp32_to(&c.hot, c.hot.start);            /* 5: E9, displacement at 6 */
+        c.constant = (struct verify_const){ cases[i].ofs, cases[i].len, false };
+        if (cases[i].good)
+            passes(&c);
+        else
+            fails(&c, cases[i].ofs == 90 ? "a constant lies outside" : "a constant to be patched is no immediate");
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -622,6 +681,8 @@ int main(void)
         cmocka_unit_test(islands_between_two_checks_keep_what_is_known),
         cmocka_unit_test(bit_strings_need_a_bounded_offset),
         cmocka_unit_test(window_operands_need_the_window_form),
+        cmocka_unit_test(constants_that_may_change_prove_nothing),
+        cmocka_unit_test(constants_are_immediates),
     };
     return cmocka_run_group_tests_name("bt verify", tests, NULL, NULL);
 }

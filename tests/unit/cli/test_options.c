@@ -101,8 +101,9 @@ static void accel_properties_are_read(void **state)
     assert_int_equal(o.mem, ACCEL_MEM_WINDOW);
     assert_int_equal(o.tu_insns, 1);
     assert_string_equal(o.stats_file, "a,b.json");
-    good("-kernel k -accel bt -accel bt,mem=checked,host=auto,clock=host -machine pc,accel=bt -M type=pc");
+    good("-kernel k -accel bt -accel bt,mem=checked,host=auto,clock=host,coherency=patch -machine pc,accel=bt -M type=pc");
     assert_int_equal(o.mem, ACCEL_MEM_CHECKED);
+    assert_int_equal(o.coherency, ACCEL_COHERENCY_PATCH);
 }
 
 static void what_shows_the_inside_is_read(void **state)
@@ -303,7 +304,7 @@ static void errors_name_the_offender_and_what_would_do(void **state)
         { "-kernel k -accel bt,hash-mem=all", "'all'", "on or off" },
         { "-kernel k -accel bt,hash-nosuch=1", "'hash-nosuch'", "hash-log" },
         { "-kernel k -accel bt,perf-map=2", "'2'", "on or off" },
-        { "-kernel k -accel bt,coherency=patch", "'patch'", "trace" },
+        { "-kernel k -accel bt,coherency=check", "'check'", "trace or patch" },
         { "-kernel k -accel bt,nosuch=1", "'nosuch'", "tc-size" },
         { "-kernel k -machine q35", "'q35'", "pc" },
         { "-kernel k -machine pc,usb=on", "'usb'", "pc" },

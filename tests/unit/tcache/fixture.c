@@ -108,6 +108,12 @@ struct ccf *tc_try_make(struct tc_fixture *fx, const struct ccf_wish *w)
     memset(room.cold, 0xcc, d.cold_len);
     draft_insns(&d, w);
     draft_links(&d, w, room.hot, room.cold);
+    if (w->source) {
+        d.has_source = true;
+        memcpy(d.source, w->source, d.guest_len);
+        d.nconsts = w->nconsts;
+        memcpy(d.consts, w->consts, w->nconsts * sizeof d.consts[0]);
+    }
     return tcache_commit(fx->tc, &d);
 }
 

@@ -43,6 +43,9 @@ struct ccf_wish {
     bool poll[CCF_MAX_LINKS];
     uint32_t hot_bytes, cold_bytes; /* at least */
     unsigned ninsns;
+    const uint8_t *source; /* guest_len bytes: it can be patched */
+    unsigned nconsts;
+    struct ccf_const consts[4];
 };
 
 struct tc_fixture *tc_fixture_new(size_t bytes);

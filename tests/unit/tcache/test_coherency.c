@@ -1,4 +1,6 @@
 /* From written bytes to dropped CCFs: page lists, granule masks, traces, CCFs of two pages. */
+#include <string.h>
+
 #include "tests/unit/tcache/fixture.h"
 
 static struct ccf *at(struct tc_fixture *fx, uint64_t pa, uint32_t len)
@@ -215,6 +217,98 @@ static void page_mapped_at_many_addresses(void **state)
     tc_fixture_free(fx);
 }
 
+/* 16 bytes of code, with constants at 1..4 (twice in the code) and 15; the rest is no constant. */
+static struct ccf *patchable(struct tc_fixture *fx, uint64_t pa, uint64_t pfn2)
+{
+    static const uint8_t source[16] = { 0xb8, 1, 2, 3, 4, 0x90, 0x91, 0x92, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 0x04, 5 };
+    struct ccf_wish w = { .pa = pa, .eip = (uint32_t)pa, .guest_len = 16, .source = source, .nconsts = 3,
+                          .two_pages = pfn2 != CCF_ONE_PAGE, .pfn2 = pfn2, .hot_bytes = 64, .cold_bytes = 64,
+                          .consts = { { .guest_ofs = 1, .len = 4, .host_ofs = 33 },
+                                      { .guest_ofs = 1, .len = 4, .host_ofs = 41, .is_cold = true },
+                                      { .guest_ofs = 15, .len = 1, .host_ofs = 50 } } };
+
+    return tc_make(fx, &w);
+}
+
+static void constants_are_patched_and_nothing_else(void **state)
+{
+    static const struct {
+        uint32_t from, len;
+        uint8_t now[16];
+        bool lives;
+        uint32_t hot, cold, byte; /* what the code then holds */
+    } cases[] = {
+        { 1, 4, { 9, 8, 7, 6 }, true, 0x06070809, 0x06070809, 0xcc },
+        { 2, 1, { 9 }, true, 0x04030901, 0x04030901, 0xcc },
+        { 4, 1, { 9 }, true, 0x09030201, 0x09030201, 0xcc },
+        { 15, 1, { 9 }, true, 0xcccccccc, 0xcccccccc, 9 },
+        { 0, 5, { 0xb8, 9, 2, 3, 4 }, true, 0x04030209, 0x04030209, 0xcc },
+        { 3, 4, { 3, 9, 0x90, 0x91 }, true, 0x09030201, 0x09030201, 0xcc },
+        { 0, 16, { 0xb8, 1, 2, 3, 4, 0x90, 0x91, 0x92, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 4, 6 }, true, 0x04030201,
+          0x04030201, 6 }, /* written as it was: written again */
+        { 0, 5, { 0xb8, 1, 2, 3, 4 }, true, 0xcccccccc, 0xcccccccc, 0xcc },
+        { 5, 1, { 0x90 }, true, 0xcccccccc, 0xcccccccc, 0xcc },
+        { 0, 1, { 0xb9 }, false, 0xcccccccc, 0xcccccccc, 0xcc },
+        { 4, 2, { 9, 0 }, false, 0xcccccccc, 0xcccccccc, 0xcc },
+        { 14, 2, { 5, 9 }, false, 0xcccccccc, 0xcccccccc, 0xcc },
+    };
+
+    (void)state;
+    for (unsigned i = 0; i < ARRAY_LEN(cases); i++) {
+        struct tc_fixture *fx = tc_fixture_new(1u << 20);
+        struct ccf *c = patchable(fx, 0x5100, CCF_ONE_PAGE), *other = at(fx, 0x5110, 16);
+        uint64_t generation = tcache_generation(fx->tc);
+        uint32_t hot, cold;
+
+        assert_int_equal(tcache_written(fx->tc, gpa(0x5100 + cases[i].from), cases[i].now, cases[i].len, DROP_WRITE), 1);
+        assert_int_equal(c->live, cases[i].lives);
+        assert_int_equal(tcache_generation(fx->tc) == generation, cases[i].lives);
+        memcpy(&hot, c->hot + 33, 4);
+        memcpy(&cold, c->cold + 41, 4);
+        assert_int_equal(hot, cases[i].hot);
+        assert_int_equal(cold, cases[i].cold);
+        assert_int_equal(c->hot[50], cases[i].byte);
+        assert_int_equal(c->hot[32], 0xcc);
+        assert_int_equal(c->hot[37], 0xcc);
+        assert_true(other->live);
+        assert_int_equal(tcache_audit(fx->tc), 0);
+        tc_fixture_free(fx);
+    }
+}
+
+static void constant_in_two_pages_is_patched_by_either(void **state)
+{
+    struct tc_fixture *fx = tc_fixture_new(1u << 20);
+    struct ccf *c = patchable(fx, 0x5ffd, 9); /* two bytes of the first constant in page 9 */
+    const uint8_t first[1] = { 0x11 }, second[2] = { 0x33, 0x44 }, code[1] = { 0 };
+    uint32_t hot;
+
+    (void)state;
+    assert_int_equal(tcache_written(fx->tc, gpa(0x5ffe), first, 1, DROP_WRITE), 1);
+    assert_int_equal(tcache_written(fx->tc, gpa(0x9000), second, 2, DROP_WRITE), 1);
+    assert_true(c->live);
+    memcpy(&hot, c->hot + 33, 4);
+    assert_int_equal(hot, 0x44330211);
+    assert_int_equal(tcache_written(fx->tc, gpa(0x9002), code, 1, DROP_WRITE), 1);
+    assert_false(c->live);
+    tc_fixture_free(fx);
+}
+
+static void what_is_not_made_for_it_is_dropped(void **state)
+{
+    struct tc_fixture *fx = tc_fixture_new(1u << 20);
+    struct ccf *c = at(fx, 0x5100, 16);
+    const uint8_t now[16] = { 0 };
+
+    (void)state;
+    assert_int_equal(tcache_written(fx->tc, gpa(0x5104), now, 4, DROP_WRITE), 1);
+    assert_false(c->live);
+    c = patchable(fx, 0x5100, CCF_ONE_PAGE);
+    assert_int_equal(tcache_written(fx->tc, gpa(0x5101), NULL, 4, DROP_WRITE), 1); /* what is there is not known */
+    assert_false(c->live);
+    tc_fixture_free(fx);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -228,6 +322,9 @@ int main(void)
         cmocka_unit_test(causes_are_counted_apart),
         cmocka_unit_test(pages_above_4_gib_are_their_own),
         cmocka_unit_test(page_mapped_at_many_addresses),
+        cmocka_unit_test(constants_are_patched_and_nothing_else),
+        cmocka_unit_test(constant_in_two_pages_is_patched_by_either),
+        cmocka_unit_test(what_is_not_made_for_it_is_dropped),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
