@@ -110,6 +110,10 @@ uint64_t bt_mem_slow(struct vcpu *cpu, uint32_t address, uint32_t desc)
             return leave(cpu, EXIT_FAULT);
         }
     }
+    /* Across two pages it is bounced, though its pages may be known by the TLB alone: they must still be known
+     * when the store is completed. */
+    if (__builtin_expect((va.v & GUEST_PAGE_MASK) + size > GUEST_PAGE_SIZE, 0) && !cpu->mem_bounced)
+        mmu_make_room(cpu);
     rc = mmu_probe(cpu, va, size, access | user, &hva);
     if (rc == X86_OK && tcache_generation(cpu->tc) != before) {
         /* the walk set an A or D bit in a page of code: start again, before a device is touched */

@@ -12,7 +12,6 @@
 #include "bt/bt_internal.h"
 #include "bt/verify.h"
 #include "mmu/window.h"
-#include "mmu/window.h"
 
 _Static_assert(VIEW_JT_OFS == 0x2000000u, "world.S: BT_JT_OFS");
 _Static_assert(EXIT_FAULT == 2 && EXIT_CHAIN == 3 && EXIT_LOOKUP == 4 && EXIT_HOST == 8, "world.S");

@@ -107,6 +107,13 @@ enum x86_rc mmu_walk(struct vcpu *cpu, gva_t va, unsigned access, struct walk *o
 enum x86_rc mmu_probe(struct vcpu *cpu, gva_t va, unsigned size, unsigned access, hva_t *hva);
 
 /**
+ * Make sure that no table runs full, and is emptied, during the next few dozen accesses: what mmu_probe allows
+ * now, mmu_write then carries out. Without it the second of two pages can push out the first, whose entry in the
+ * guest's tables may be gone (the TLB need not know).
+ */
+void mmu_make_room(struct vcpu *cpu);
+
+/**
  * Read or write guest linear memory from C: checks every page first, then does the
  * access, devices and traced pages included. Nothing is changed on X86_FAULT.
  * @param access  ACC_USER or 0 (the direction is the function's).

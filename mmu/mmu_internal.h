@@ -16,6 +16,7 @@
 #define VIEW_PAGES    (1u << 20) /* pages of a 4 GiB linear address space               */
 #define LIST_MAX      65536u     /* pages a list holds before the view is wiped          */
 #define FETCH_ENTRIES 512u       /* fetch TLB, direct mapped                             */
+#define SPARE_PAGES   64u        /* what mmu_make_room() leaves in lists and reverse map */
 #define RMAP_NODES    (128u << 10) /* at least; one for each page of RAM */
 #define NO_PAGE       UINT32_MAX /* no VA page has this number                           */
 

@@ -149,6 +149,16 @@ static void view_wipe(struct mmu *m, enum mmu_view_id id)
     view_flush(m, id);
 }
 
+void mmu_make_room(struct vcpu *cpu)
+{
+    struct mmu *m = cpu->mmu;
+
+    rmap_reserve(m, SPARE_PAGES);
+    for (unsigned i = 0; i < VIEW_COUNT; i++)
+        if (max_u32(m->view[i].plain.count, m->view[i].global.count) > LIST_MAX - SPARE_PAGES)
+            view_wipe(m, i);
+}
+
 void shadow_flush(struct mmu *m)
 {
     view_flush(m, VIEW_SUPERVISOR);

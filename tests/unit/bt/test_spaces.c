@@ -465,6 +465,52 @@ static void window_ends_under_running_code(void **state)
     run_fixture_free(fx);
 }
 
+/* ---- full tables -------------------------------------------------------------------------------- */
+
+#define MANY   0x10000000u /* 65,536 VA pages, all of them the same PA page */
+#define T_MANY (SPARE + 0x5000)
+#define P_MANY (SPARE + 0x6000)
+
+/* A store across two pages, the first of which the TLB has though its entry is gone, when the second's slot is one
+ * more than the lists hold. The processor may have dropped the first at any time, so a page fault is right, but one
+ * before the instruction has begun. */
+static void a_wipe_comes_before_the_instruction(void **state)
+{
+    struct run_fixture *fx = spaces_new();
+    struct page_list *list = &fx->cpu->mmu->view[VIEW_USER].plain;
+    hva_t hva;
+
+    (void)state;
+    put_code(fx, CODE, GUEST("mov [ebx], eax; ud2"));
+    for (uint32_t i = 0; i < 1024; i++)
+        put_u32(fx, T_MANY + 4 * i, P_MANY | USER_RW);
+    for (uint32_t va = MANY; va - MANY < LIST_MAX * PAGE; va += PAGE << 10)
+        put_u32(fx, fx->cpu->cr3 + (va >> 22) * 4, T_MANY | USER_RW);
+    reset_state(fx);
+    fx->cpu->gpr[EBX] = DATA;
+    fx->cpu->gpr[EAX] = 0x11223344;
+    run_to(fx, CODE, CODE + 2);
+    uint32_t pte = get_u32(fx, pte_pa(fx, DATA));
+    for (uint32_t va = MANY; list->count < LIST_MAX; va += PAGE)
+        assert_int_equal(mmu_probe(fx->cpu, gva(va), 1, ACC_READ | ACC_USER, &hva), X86_OK);
+    reset_state(fx);
+    fx->cpu->gpr[EBX] = DATA + 0xffe;
+    fx->cpu->gpr[EAX] = 0x55667788;
+    put_u32(fx, pte_pa(fx, DATA), 0);
+    run_from(fx, CODE);
+    put_u32(fx, pte_pa(fx, DATA), pte);
+    if (fx->frame.vector == EXC_PF) {
+        assert_int_equal(fx->frame.eip, CODE);
+        assert_int_equal(fx->cpu->cr2, DATA + 0xffe);
+        assert_int_equal(get_u32(fx, pa_of(fx, DATA) + 0xffc) >> 16, 0);
+    } else {
+        assert_int_equal(fx->frame.vector, EXC_UD);
+        assert_int_equal(get_u32(fx, pa_of(fx, DATA) + 0xffc) >> 16, 0x7788);
+    }
+    assert_int_equal(mmu_audit(fx->cpu->mmu), 0);
+    run_fixture_free(fx);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -481,6 +527,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(global_kernel_pages_survive_cr3_loads),
         cmocka_unit_test(straddler_of_a_global_and_a_local_page),
         cmocka_unit_test(window_ends_under_running_code),
+        cmocka_unit_test(a_wipe_comes_before_the_instruction),
     };
 
     return run_config_choose(argc, argv) ? cmocka_run_group_tests(tests, NULL, NULL) : 2;
