@@ -132,6 +132,19 @@ static void fail(const char *name, const char *fmt, ...)
     failures++;
 }
 
+const char *name2(const char *a, const char *b)
+{
+    static char texts[2][96]; /* a call may stand within a call */
+    static unsigned turn;
+    char *text = texts[turn++ & 1];
+    size_t n = strlen(a);
+
+    memcpy(text, a, n);
+    text[n] = '_';
+    memcpy(text + n + 1, b, strlen(b) + 1);
+    return text;
+}
+
 void check(const char *name, bool good)
 {
     if (good)

@@ -68,6 +68,8 @@ void check_eq(const char *name, uint32_t got, uint32_t want);
 void check_fault(const char *name, const struct context *c, uint32_t vector, uint32_t error);
 /** It ran to its INT 7Fh. */
 void check_done(const char *name, const struct context *c);
+/** "a_b" for a check's name. The two last results stay. */
+const char *name2(const char *a, const char *b);
 /* Older names of the same. */
 #define check_eq_differs    check_eq
 #define check_fault_differs check_fault

@@ -64,19 +64,6 @@ LABEL(f_de_1);
 
 static uint8_t stack1[4096], stack2[4096];
 
-static const char *name2(const char *a, const char *b)
-{
-    static char texts[2][96]; /* a call may stand within a call */
-    static unsigned turn;
-    char *text = texts[turn++ & 1];
-    size_t n = strlen(a);
-
-    memcpy(text, a, n);
-    text[n] = '_';
-    memcpy(text + n + 1, b, strlen(b) + 1);
-    return text;
-}
-
 static const char *ring_name(int ring)
 {
     static const char *const names[] = { "ring0", "ring1", "ring2", "ring3" };

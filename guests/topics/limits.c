@@ -104,19 +104,6 @@ static const struct {
 
 static uint32_t source[4];
 
-static const char *name2(const char *a, const char *b)
-{
-    static char texts[2][96]; /* a call may stand within a call */
-    static unsigned turn;
-    char *text = texts[turn++ & 1];
-    size_t n = strlen(a);
-
-    memcpy(text, a, n);
-    text[n] = '_';
-    memcpy(text + n + 1, b, strlen(b) + 1);
-    return text;
-}
-
 static void set(uint32_t sel, uint64_t descriptor)
 {
     *(volatile uint64_t *)&guest_gdt[sel >> 3] = descriptor;

@@ -468,17 +468,6 @@ static void lay_out(uint32_t first, uint32_t second)
     flush();
 }
 
-static const char *name2(const char *a, const char *b)
-{
-    static char text[64];
-    size_t n = strlen(a);
-
-    memcpy(text, a, n);
-    text[n] = '_';
-    memcpy(text + n + 1, b, strlen(b) + 1);
-    return text;
-}
-
 /* One run at `va` expected to fault: at `cr2` (a range for what is pushed word by word), with nothing changed. */
 static uint32_t run_split(const struct split *s, int ring, uint32_t va, uint32_t error, uint32_t lo, uint32_t hi)
 {
