@@ -15,6 +15,7 @@ enum bt_mem_form { MEM_CHECKED, MEM_WINDOW, MEM_ADAPTIVE };
 /** How translations are kept coherent with guest code that changes. */
 enum bt_coherency {
     COHERENCY_TRACE, /* a store drops the CCFs whose bytes it hits                              */
+    COHERENCY_CHECK, /* no page is traced: each CCF compares its source bytes before it runs         */
     COHERENCY_PATCH, /* the same, but for what it leaves as it was, and constants, which are patched */
 };
 

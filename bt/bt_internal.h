@@ -62,6 +62,7 @@ struct xlate {
     bool ends;             /* the instruction just translated ended the TU               */
     bool use_window;       /* accesses in the window form where it serves                */
     bool no_window;        /* this instruction needs a plain host address                */
+    const uint8_t *checked[2]; /* coherency=check: where its bytes lie, by page; NULL: nowhere */
     bool has_many_consts;  /* more than are noted: none is patched                       */
     struct insn in;
 
@@ -220,6 +221,17 @@ void x87_put_pointers(struct xlate *x);
 void x87_end_run(struct xlate *x);
 /** A host fault at instruction `index`: note the run before it. Parks the FPU. */
 void x87_resolve(struct bt *bt, const struct ccf *ccf, unsigned index);
+
+/* ---- prelude.c: coherency=check --------------------------------------------------------------- */
+/** At the CCF's `body`: a branch to its prelude, if it has one. @return what put_prelude wants. */
+uint8_t *prelude_branch(struct xlate *x);
+/** At the end of the hot part, the TU being done: compare its bytes, which are `bytes` now, and go on behind
+ *  the branch, or ask the dispatcher. */
+void prelude_put(struct xlate *x, uint8_t *branch, const uint8_t *bytes);
+/** May the instruction just translated have changed code? Then the TU ends. */
+bool prelude_ends_tu(const struct xlate *x);
+/** Are the bytes of `ccf` still those that it was made from? */
+bool prelude_holds(struct bt *bt, const struct ccf *ccf);
 
 /* ---- translate.c again: coherency=patch ------------------------------------------------------ */
 /** The immediate of the present instruction, its last bytes, is about to be emitted as it stands. */

@@ -95,16 +95,24 @@ static void on_trace_remove(void *ctx, gpa_t pa)
     mmu_trace_remove(ctx, pa);
 }
 
+/* coherency=check */
+static void no_trace(void *ctx, gpa_t pa)
+{
+    (void)ctx;
+    (void)pa;
+}
+
 static struct tcache *make_cache(struct bt *bt)
 {
     struct mmu *mmu = bt->cpu->mmu;
+    bool is_traced = bt->opt.coherency != COHERENCY_CHECK;
     struct tcache_config config = {
         .bytes = bt->opt.tc_bytes < TCACHE_MIN_BYTES ? TCACHE_MIN_BYTES : bt->opt.tc_bytes,
         .jt_miss_stub = (const uint8_t *)(uintptr_t)bt->cpu->stub_jt_miss,
         .jump_table = { mmu_view_base(mmu, VIEW_SUPERVISOR) + VIEW_JT_OFS, mmu_view_base(mmu, VIEW_USER) + VIEW_JT_OFS },
         .ctx = mmu,
-        .trace_add = on_trace_add,
-        .trace_remove = on_trace_remove,
+        .trace_add = is_traced ? on_trace_add : no_trace,
+        .trace_remove = is_traced ? on_trace_remove : no_trace,
     };
 
     return tcache_new(bt->cpu, &config);
@@ -335,6 +343,10 @@ static enum x86_rc find(struct bt *bt, struct ccf **out, bool *is_global)
     struct ccf_key key = { .pa = pa.v, .eip = cpu->eip, .cs_base = cs->base, .mode = mode,
                            .cs_limit = cpu->mode & MODE_CS_FLAT ? 0 : cs->limit };
     *out = tcache_lookup(cpu->tc, &key);
+    if (*out && !prelude_holds(bt, *out)) {
+        tcache_drop(cpu->tc, *out, DROP_WRITE);
+        *out = NULL;
+    }
     if (*out) {
         rc = check_second_page(bt, va, out);
         if (rc != X86_OK)

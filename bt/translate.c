@@ -220,7 +220,8 @@ static void count_instruction(struct xlate *x, const uint8_t *poll_exit)
     e_mov_m64_r64(x->e, left, H_RCX);
 }
 
-static void put_entries(struct xlate *x)
+/* @return the branch to the prelude, or NULL. */
+static uint8_t *put_entries(struct xlate *x)
 {
     struct emit *e = &x->hot;
     const uint8_t *poll_exit = e->p;
@@ -237,8 +238,10 @@ static void put_entries(struct xlate *x)
     if (!e->overflow)
         e_jrcxz_to(e, poll_exit);
     x->d->body_ofs = (uint16_t)(e->p - e->start);
+    uint8_t *branch = prelude_branch(x);
     if (x->bt->opt.icount)
         count_instruction(x, poll_exit);
+    return branch;
 }
 
 /* ---- constants that can be patched ------------------------------------------------------------ */
@@ -247,7 +250,7 @@ void patch_note_const(struct xlate *x)
 {
     struct ccf_draft *d = x->d;
 
-    if (x->bt->opt.coherency == COHERENCY_TRACE || !x->in.imm_len)
+    if (x->bt->opt.coherency != COHERENCY_PATCH || !x->in.imm_len)
         return;
     if (d->nconsts == CCF_MAX_CONSTS) { /* a place that is not known could not be patched with the others */
         x->has_many_consts = true;
@@ -330,7 +333,7 @@ static bool translate_tu(struct xlate *x, const struct source *src, unsigned max
 {
     uint32_t ofs = 0;
 
-    put_entries(x);
+    uint8_t *branch = put_entries(x);
     while (!x->ends) {
         enum decode_rc rc = decode_insn(src->bytes + ofs, src->avail - ofs, x->mode & MODE_CODE32, &x->in);
         if (rc == DECODE_TRUNCATED && !x->straddles) {
@@ -368,6 +371,7 @@ static bool translate_tu(struct xlate *x, const struct source *src, unsigned max
         if (x->hot.overflow || x->cold.overflow)
             break;
         if (x->d->ninsns == max_insns || x->straddles || ofs >= src->avail ||
+            prelude_ends_tu(x) ||
             x->d->nlinks + 3 > CCF_MAX_LINKS || x->next_eip < x->in.len) {
             begin_tail(x);
             idiom_jump(x, x->eip);
@@ -378,6 +382,7 @@ static bool translate_tu(struct xlate *x, const struct source *src, unsigned max
         begin_tail(x);
     idiom_islands(x, 0, false);
     x->d->guest_len = ofs;
+    prelude_put(x, branch, src->bytes);
     return true;
 }
 
@@ -406,6 +411,7 @@ static enum x86_rc straddling_source(struct xlate *x, gva_t va, const struct sou
     hva_t p = mmu_ram_ptr(x->cpu->mmu, pa);
     if (p.p)
         memcpy(buf + first->avail, p.p, 16);
+    x->checked[1] = p.p;
     *out = (struct source){ buf, 32 };
     x->straddles = true;
     x->d->pfn2 = gpa_page(pa);
@@ -424,12 +430,14 @@ static enum x86_rc translate_once(struct xlate *x, struct bt *bt, const struct c
                                   GUEST_PAGE_SIZE - ((uint32_t)key->pa & GUEST_PAGE_MASK)) };
 
     start(x, bt, key, room);
+    x->checked[0] = p.p;
     if (translate_tu(x, &src, max_insns)) {
         finish_draft(x);
         keep_source(x, &src);
         return X86_OK;
     }
     start(x, bt, key, room);
+    x->checked[0] = p.p;
     enum x86_rc rc = straddling_source(x, va, &src, buf, &src);
     if (rc != X86_OK)
         return rc;
@@ -456,6 +464,7 @@ static void verify_draft(struct bt *bt, const struct tcache_room *room)
     const uint32_t entries[] = { d->verify_ofs, d->poll_ofs, d->body_ofs };
     struct verify_const consts[CCF_MAX_CONSTS];
     struct verify_error err;
+    uint32_t first = min_u32(d->guest_len, GUEST_PAGE_SIZE - ((uint32_t)d->key.pa & GUEST_PAGE_MASK));
 
     for (unsigned i = 0; i < d->nconsts; i++)
         consts[i] = (struct verify_const){ d->consts[i].host_ofs, d->consts[i].len, d->consts[i].is_cold };
@@ -465,6 +474,7 @@ static void verify_draft(struct bt *bt, const struct tcache_room *room)
         .cold_address = (uint64_t)(uintptr_t)room->cold + (uint64_t)room->exec_delta,
         .consts = consts, .nconsts = d->nconsts,
         .entries = entries, .nentries = ARRAY_LEN(entries), .work = bt->verify_work,
+        .source = { bt->xl.checked[0], bt->xl.checked[1] }, .source_len = { first, d->guest_len - first },
         .allow_window = bt->xl.use_window,
     };
 

@@ -36,6 +36,8 @@ struct verify_input {
     void *ctx;
     const struct verify_const *consts; /* the proof holds whatever their values are       */
     unsigned nconsts;
+    const uint8_t *source[2]; /* guest memory that it may load from, at these host addresses  */
+    uint32_t source_len[2];
     bool allow_window;        /* gs: operands with 32-bit addresses are proven by the window */
     struct verify_work *work; /* verify_work_bytes() of memory; contents don't matter  */
 };

@@ -234,6 +234,11 @@ static struct vm_config make_config(const struct session *s)
         [ACCEL_MEM_WINDOW] = MEM_WINDOW,
         [ACCEL_MEM_ADAPTIVE] = MEM_ADAPTIVE,
     };
+    static const enum bt_coherency policies[] = {
+        [ACCEL_COHERENCY_TRACE] = COHERENCY_TRACE,
+        [ACCEL_COHERENCY_CHECK] = COHERENCY_CHECK,
+        [ACCEL_COHERENCY_PATCH] = COHERENCY_PATCH,
+    };
     const struct options *o = &s->options;
     struct vm_config c = {
         .ram = s->ram,
@@ -246,7 +251,7 @@ static struct vm_config make_config(const struct session *s)
             .max_insns = o->tu_insns,
             .verify = o->verify,
             .icount = o->clock_insn,
-            .coherency = o->coherency == ACCEL_COHERENCY_PATCH ? COHERENCY_PATCH : COHERENCY_TRACE,
+            .coherency = policies[o->coherency],
         },
         .machine = {
             .ram_bytes = o->ram_bytes,

@@ -547,10 +547,15 @@ static bool hash_item(struct options *o, const struct item *item)
 
 static bool parse_coherency(const char *value, struct options *o)
 {
-    bool is_patch = !strcmp(value, "patch");
+    static const char *const names[] = { [ACCEL_COHERENCY_TRACE] = "trace", [ACCEL_COHERENCY_CHECK] = "check",
+                                         [ACCEL_COHERENCY_PATCH] = "patch" };
 
-    o->coherency = is_patch ? ACCEL_COHERENCY_PATCH : ACCEL_COHERENCY_TRACE;
-    return is_patch || !strcmp(value, "trace");
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (!strcmp(value, names[i])) {
+            o->coherency = (enum accel_coherency)i;
+            return true;
+        }
+    return false;
 }
 
 static bool accel_item(struct options *o, const struct item *item)
@@ -608,7 +613,7 @@ static bool accel_item(struct options *o, const struct item *item)
     if (!strcmp(name, "perf-map"))
         return parse_on_off(value, &o->perf_map) || bad_choice(o, item, "on or off");
     if (!strcmp(name, "coherency"))
-        return parse_coherency(value, o) || bad_choice(o, item, "trace or patch");
+        return parse_coherency(value, o) || bad_choice(o, item, "trace, check or patch");
     return fail(o,
                 "-accel bt: no property '" SHOWN "': there are tc-size, chain, mem, host, verify, tu-insns, "
                 "clock, stats, perf-map, core, hash-log, hash-every, hash-from, hash-to, hash-regs, "
@@ -893,8 +898,8 @@ const char options_help[] =
     "                       chain=on|off  mem=checked|window|adaptive\n"
     "                       host=auto|baseline  verify=on|off  tu-insns=1..64\n"
     "                       clock=host|insn  stats=FILE  perf-map=on|off\n"
-    "                       coherency=trace|patch (code that the guest changes: translated anew,\n"
-    "                       or its constants patched)\n"
+    "                       coherency=trace|check|patch (code that the guest changes: its pages\n"
+    "                       watched, its bytes compared before they run, or constants patched)\n"
     "                       core=FILE  hash-log=FILE  hash-every=1000000  hash-from=0  hash-to=N\n"
     "                       hash-regs=on|off  hash-mem=on|off\n"
     "  -vga std|none        with -bios: its VGA firmware, or none\n"

@@ -56,7 +56,7 @@ static void only_the_watched_page_costs(void **state)
 
     (void)state;
     put_loop(fx);
-    for (unsigned i = 0; i < 4; i++)
+    for (unsigned i = 0; i < 12; i++)
         cost_of_loop(fx, DATA);
     uint64_t usual = cost_of_loop(fx, DATA);
     arm(fx, 0, ON_ACCESS, DATA + PAGE + 64, 4);
@@ -67,7 +67,7 @@ static void only_the_watched_page_costs(void **state)
     assert_true(cost_of_loop(fx, DATA + PAGE) >= usual + 1000);
     assert_int_equal(fx->cpu->stats.exit[EXIT_WATCHED], watched);
     disarm(fx);
-    for (unsigned i = 0; i < 4; i++)
+    for (unsigned i = 0; i < 12; i++)
         cost_of_loop(fx, DATA + PAGE);
     assert_int_equal(cost_of_loop(fx, DATA + PAGE), usual);
     run_fixture_free(fx);

@@ -22,12 +22,15 @@
 
 struct code {
     struct verify_const constant; /* len 0: none */
+    uint32_t source_len;          /* of guest memory at SOURCE that may be read */
     uint8_t hot_bytes[512], cold_bytes[256];
     struct emit hot, cold;
     uint32_t entries[4];
     unsigned nentries;
     bool allow_window;
 };
+
+#define SOURCE ((const uint8_t *)0x7000000000)
 
 static void start(struct code *c)
 {
@@ -61,6 +64,8 @@ static const char *verdict(struct code *c)
         .entries = c->entries,
         .nentries = c->nentries,
         .allow_window = c->allow_window,
+        .source = { SOURCE },
+        .source_len = { c->source_len },
         .consts = &c->constant,
         .nconsts = c->constant.len != 0,
     };
@@ -607,6 +612,42 @@ static void window_operands_need_the_window_form(void **state)
     }
 }
 
+/* mov r10, address; mov r9d, [r10 + ofs], or the store */
+static void put_source_access(struct code *c, uint64_t address, int32_t ofs, bool stores)
+{
+    start(c);
+    c->source_len = 8;
+    e_mov_r64_imm64(&c->hot, H_R10, address);
+    if (stores)
+        e_mov_m32_r32(&c->hot, hmem_base(H_R10, ofs), H_R9);
+    else
+        e_mov_r32_m32(&c->hot, H_R9, hmem_base(H_R10, ofs));
+    finish(c, NULL);
+}
+
+static void source_may_be_read_and_nothing_around_it(void **state)
+{
+    const uint64_t at = (uint64_t)(uintptr_t)SOURCE;
+    struct code c;
+
+    (void)state;
+    put_source_access(&c, at, 0, false);
+    passes(&c);
+    put_source_access(&c, at, 4, false);
+    passes(&c);
+    put_source_access(&c, at, 5, false);
+    fails(&c, "reaches beyond what was checked");
+    put_source_access(&c, at, -1, false);
+    fails(&c, "reaches beyond what was checked");
+    put_source_access(&c, at, 0, true);
+    fails(&c, "stores by a check for loads");
+    put_source_access(&c, at + 1, 0, false);
+    fails(&c, "accesses memory without a check");
+    put_source_access(&c, at, 0, false);
+    c.source_len = 0;
+    fails(&c, "accesses memory without a check");
+}
+
 /* A constant that may be patched proves nothing by its value. */
 static void constants_that_may_change_prove_nothing(void **state)
 {
@@ -681,6 +722,7 @@ int main(void)
         cmocka_unit_test(islands_between_two_checks_keep_what_is_known),
         cmocka_unit_test(bit_strings_need_a_bounded_offset),
         cmocka_unit_test(window_operands_need_the_window_form),
+        cmocka_unit_test(source_may_be_read_and_nothing_around_it),
         cmocka_unit_test(constants_that_may_change_prove_nothing),
         cmocka_unit_test(constants_are_immediates),
     };
