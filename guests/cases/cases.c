@@ -5,7 +5,7 @@
  * A line for a case, all numbers in hexadecimal:
  *
  *   =NUMBER VECTOR ERROR CS EIP EFLAGS SS ESP EAX ECX EDX EBX EBP ESI EDI ES DS FS GS CR0 CR4 CR2
- *           FCW FSW FTW MXCSR FPU-HASH : ADDRESS=DWORD ... for what changed in REGION
+ *           FCW FSW FTW MXCSR FPU-HASH : ADDRESS=DWORD ... for what changed in REGION, then a semicolon
  *
  * The frame that the exception pushed is told by the registers, so its memory is not.
  */
@@ -388,6 +388,8 @@ static void report(const struct modes_case *c)
     put_field(cr2);
     report_fpu();
     report_memory();
+    put(' ');
+    put(';');
     put('\n');
 }
 

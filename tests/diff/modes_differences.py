@@ -1,9 +1,13 @@
 """What QEMU and Bochs are known to do otherwise than the manual says, case by case. See tests/diff/modes.
 
 Each rule looks at the fields in which a machine differs from Ringdown and gives the manual section that decides, or None.
+QEMU_WHERE_BOCHS_AGREES are wide rules for what QEMU does not have; they count only where Bochs has in all those fields
+what Ringdown has. Every other rule is for one instruction or one kind of state.
+
 "SDM" is Intel's "64 and IA-32 Architectures Software Developer's Manual".
 """
 
+import itertools
 import re
 
 RF = 0x10000
@@ -21,12 +25,55 @@ def mnemonic(case):
     return words[0] if words else ""
 
 
+PREFIXES = {"26", "2e", "36", "3e", "64", "65", "66", "67", "f0", "f2", "f3"}
+
+
+def prefixes(case):
+    code = [case["code"][i:i + 2] for i in range(0, len(case["code"]), 2)]
+    return set(itertools.takewhile(PREFIXES.__contains__, code))
+
+
+def is_address16(case):
+    return (case["mode"] == "pm32") == ("67" in prefixes(case))
+
+
+def is_operand16(case):
+    return (case["mode"] == "pm32") == ("66" in prefixes(case))
+
+
+def offset(case):
+    """Of the memory operand in its segment, or None."""
+    found = re.search(r"\[([^]]*)\]", case["text"])
+    if not found:
+        return None
+    total = 0
+    for sign, term in re.findall(r"([+-]?)([^+-]+)", found.group(1)):
+        name, _, scale = term.partition("*")
+        wide = name if name in case else "e" + name
+        value = case[wide] * int(scale or 1) if wide in case else int(name, 16)
+        total += -value if sign == "-" else value
+    return total & (0xffff if is_address16(case) else 0xffffffff)
+
+
+IMAGE_BYTES = {"fnstenv": 28, "fldenv": 28, "fnsave": 108, "frstor": 108}  # 14 less with 16-bit operands
+
+
+def wraps(case, size):
+    """Do `size` bytes at the operand's 16-bit offset go over the end of 64 KiB?"""
+    at = offset(case)
+    return is_address16(case) and at is not None and at + size > 0x10000
+
+
+def image_bytes(case):
+    return IMAGE_BYTES[mnemonic(case)] - (14 if is_operand16(case) else 0)
+
+
 # ---- QEMU ---------------------------------------------------------------------------------------------------------
 
 def qemu_restart(case, ours, theirs, names):
     if ours["vector"] == PF == theirs["vector"] and same_place(ours, theirs):
         if set(names) <= {"eflags", "memory"} and mnemonic(case) in ("rcl", "rcr", "sidt", "sgdt", "enter", "pusha", "pushad"):
-            return 'SDM vol. 3A, "Restarting Programs or Tasks": QEMU changes state before it faults'
+            return 'SDM vol. 3A, "Program or Task Restart": QEMU changes state before it faults'
         if set(names) <= {"eflags", "cr2", "error"} and mnemonic(case).startswith("cmps"):
             return 'SDM vol. 2A, "CMPS": which operand is read first is not said'
 
@@ -73,15 +120,14 @@ def qemu_lock(case, ours, theirs, names):
 
 
 def qemu_like_bochs(case, ours, theirs, names):
-    for rule in (bochs_rep_trap, bochs_alignment_first, bochs_arpl, bochs_pointer_order):
+    for rule in (bochs_rep_trap, bochs_string_flags, bochs_alignment_first, bochs_arpl, bochs_pointer_order,
+                 bochs_masked_store):
         why = rule(case, ours, theirs, names)
         if why:
             return why
 
 
 def qemu_odd_opcodes(case, ours, theirs, names):
-    if mnemonic(case) == "int1":
-        return 'SDM vol. 2A, "INT1": QEMU takes F1 for undefined'
     if mnemonic(case) == "test" and theirs["vector"] == UD:
         return 'SDM vol. 2D, app. A: F6 /1 and F7 /1 are not there; processors and Bochs take them for TEST'
     if mnemonic(case) == "bswap":
@@ -96,12 +142,49 @@ def qemu_odd_opcodes(case, ours, theirs, names):
         return 'SDM vol. 2A, "CLFLUSH": QEMU does not fault'
 
 
+def qemu_int1(case, ours, theirs, names):
+    if ours["vector"] == DB and theirs["vector"] == UD:
+        return 'SDM vol. 2A, "INT1": QEMU takes F1 for undefined'
+
+
+FAR_POINTERS = ("lds", "les", "lfs", "lgs", "lss", "jmp", "call", "bound")
+
+
+def qemu_limit_of_insn(case, ours, theirs, names):
+    """A limit that Ringdown holds and QEMU does not, where Bochs differs from both in how far it came."""
+    if ours["vector"] not in (GP, SS, AC) or ours["error"] or not same_place(ours, case_start(case)):
+        return None
+    name = mnemonic(case)
+    if name in FAR_POINTERS and wraps(case, 8) or name in IMAGE_BYTES and wraps(case, image_bytes(case)):
+        return 'SDM vol. 3A, "Limit Checking": the operand goes over the end of 64 KiB, which QEMU does not see'
+    if "xmm" in case["text"] and ours["vector"] == SS and offset(case) is not None:
+        return 'SDM vol. 3A, "Limit Checking": a misaligned operand outside SS: QEMU checks neither'
+    if name == "enter":
+        return 'SDM vol. 2A, "ENTER": #SS and #AC of its pushes, which QEMU does not check'
+    if name in ("sidt", "sgdt") and ours["vector"] != AC:
+        return 'SDM vol. 2B, "SGDT", "SIDT": #GP and #SS of a store outside the segment, which QEMU does not check'
+    if name == "call" and ours["vector"] == GP:
+        return 'SDM vol. 2A, "CALL": #GP of a target outside the code segment, which QEMU does not check'
+
+
+def qemu_fetch_limit(case, ours, theirs, names):
+    if ours["vector"] in (GP, DF) and ours["eip"] == 0x10000 and theirs["eip"] != ours["eip"]:
+        return 'SDM vol. 3A, "Limit Checking": QEMU fetches on behind the end of a code segment'
+
+
+def qemu_stack_limit(case, ours, theirs, names):
+    if ours["vector"] == DF != theirs["vector"]:
+        return 'SDM vol. 3A, "Limit Checking": a frame outside SS is a double fault; QEMU wraps it'
+
+
 def qemu_order(case, ours, theirs, names):
     if is_fpu_insn(case) and (ours["vector"] in (NM, UD) or theirs["vector"] in (NM, UD, GP) and ours["vector"] in (PF, SS)):
         return 'SDM vol. 3A, "Priority Among Concurrent Events": QEMU\'s order of #UD, #NM, #GP, #PF'
 
 
-QEMU = [qemu_rf, qemu_like_bochs, qemu_restart, qemu_limits, qemu_alignment, qemu_rmw, qemu_fpu, qemu_lock, qemu_odd_opcodes, qemu_order]
+QEMU = [qemu_rf, qemu_like_bochs, qemu_restart, qemu_rmw, qemu_odd_opcodes, qemu_limit_of_insn, qemu_fetch_limit,
+        qemu_stack_limit]
+QEMU_WHERE_BOCHS_AGREES = [qemu_int1, qemu_limits, qemu_alignment, qemu_fpu, qemu_lock, qemu_order]
 
 
 # ---- Bochs --------------------------------------------------------------------------------------------------------
@@ -112,26 +195,31 @@ def bochs_df_rf(case, ours, theirs, names):
 
 
 def bochs_pointer_order(case, ours, theirs, names):
-    if set(names) <= {"cr2", "error"} and mnemonic(case) in ("lds", "les", "lfs", "lgs", "lss", "bound", "jmp", "call", "retf", "iret", "iretd"):
+    if set(names) <= {"cr2", "error"} and ours["vector"] == PF and \
+            mnemonic(case) in FAR_POINTERS + ("ret", "iret", "iretd"):
         return 'SDM vol. 3A, "Interrupt 14": which part of a far pointer is read first is not said'
 
 
 def bochs_alignment_first(case, ours, theirs, names):
-    if theirs["vector"] == GP and theirs["error"] == 0 and ours["vector"] in (PF, SS) and same_place(ours, theirs) and \
-            "xmm" in case["text"]:
-        return 'SDM vol. 3A, "Priority Among Concurrent Events": misaligned 16 bytes (#GP) before #PF and #SS, in no said order'
+    if theirs["vector"] == GP and theirs["error"] == 0 and ours["vector"] == SS and same_place(ours, theirs) and \
+            "xmm" in case["text"] and offset(case) is not None:
+        return 'SDM vol. 3A, "Priority Among Concurrent Events": a misaligned operand (#GP) and #SS, in no said order'
 
 
 def bochs_wrapped_image(case, ours, theirs, names):
-    if ours["vector"] in (GP, SS) and same_place(ours, case_start(case)) and \
-            mnemonic(case) in ("fnstenv", "fstenv", "fsave", "fnsave", "fldenv", "frstor", "maskmovdqu", "maskmovq"):
-        return 'SDM vol. 3A, "Limit Checking": Bochs checks the parts of these operands one by one and wraps them'
+    if ours["vector"] not in (GP, SS) or not same_place(ours, case_start(case)):
+        return None
+    if mnemonic(case) in IMAGE_BYTES and (wraps(case, image_bytes(case)) or theirs["vector"] == PF):
+        return 'SDM vol. 3A, "Limit Checking": Bochs checks the fields of an image one by one and wraps them'
+
+
+def bochs_masked_store(case, ours, theirs, names):
+    if mnemonic(case) in ("maskmovdqu", "maskmovq") and ours["vector"] in (GP, SS) and same_place(ours, case_start(case)):
+        return 'SDM vol. 2B, "MASKMOVDQU": whether bytes that are not written fault is the implementation\'s'
 
 
 def bochs_wrapped_fields(case, ours, theirs, names):
-    code = case["code"]
-    addr16 = (case["mode"] == "pm32") == ("67" in [code[i:i + 2] for i in range(0, len(code), 2)][:4])
-    if addr16 and mnemonic(case) in ("fnstenv", "fnsave", "fldenv", "frstor") and set(names) <= {
+    if mnemonic(case) in IMAGE_BYTES and wraps(case, image_bytes(case)) and set(names) <= {
             "memory", "vector", "error", "eip", "eflags", "cr2", "fcw", "fsw", "ftw", "fpu"}:
         return 'SDM vol. 2A, ch. 2: the offset is 16 bits, the operand goes on behind it; Bochs wraps each field at 64 KiB'
 
@@ -158,21 +246,27 @@ def bochs_string_flags(case, ours, theirs, names):
 
 
 def bochs_enter(case, ours, theirs, names):
-    if names == ["memory"] and mnemonic(case) == "enter" and ours["vector"] in (PF, GP, SS):
-        return 'SDM vol. 3A, "Restarting Programs or Tasks": what ENTER has pushed below the stack pointer when it faults'
+    if names == ["memory"] and mnemonic(case) == "enter" and ours["vector"] in (PF, GP, SS, AC):
+        return 'SDM vol. 3A, "Program or Task Restart": what ENTER has pushed below the stack pointer when it faults'
+
+
+def bochs_call(case, ours, theirs, names):
+    if names == ["memory"] and mnemonic(case) == "call" and ours["vector"] == GP:
+        return 'SDM vol. 2A, "CALL": the target is held against the limit before anything is pushed; Bochs pushes first'
 
 
 def bochs_wrapped_pointer(case, ours, theirs, names):
-    if mnemonic(case) in ("lds", "les", "lfs", "lgs", "lss") and len(names) == 1 and case["mem"].split(":")[0][-3:] > "ffa":
+    if mnemonic(case) not in FAR_POINTERS or not wraps(case, 8):
+        return None
+    if mnemonic(case)[0] == "l" and len(names) == 1:
         return 'SDM vol. 2A, ch. 2: the offset is 16 bits, the operand goes on behind it; Bochs wraps its selector at 64 KiB'
-    if ours["vector"] in (GP, SS) and same_place(ours, case_start(case)) and \
-            mnemonic(case) in ("lds", "les", "lfs", "lgs", "lss", "jmp", "call", "bound"):
+    if ours["vector"] in (GP, SS) and same_place(ours, case_start(case)):
         return 'SDM vol. 3A, "Limit Checking": Bochs checks the parts of a far pointer one by one and wraps between them'
 
 
 def bochs_table_store(case, ours, theirs, names):
     if names == ["memory"] and mnemonic(case) in ("sidt", "sgdt") and ours["vector"] in (GP, SS, PF):
-        return 'SDM vol. 3A, "Restarting Programs or Tasks": Bochs stores the limit before the base faults'
+        return 'SDM vol. 3A, "Program or Task Restart": Bochs stores the limit before the base faults'
 
 
 def bochs_table_alignment(case, ours, theirs, names):
@@ -181,37 +275,46 @@ def bochs_table_alignment(case, ours, theirs, names):
 
 
 def bochs_arpl(case, ours, theirs, names):
-    if mnemonic(case) == "arpl" and theirs["vector"] in (PF, GP, SS):
+    if mnemonic(case) == "arpl" and theirs["vector"] in (PF, GP, SS) and \
+            (theirs["vector"] != ours["vector"] or ours["error"] ^ theirs["error"] == 2):
         return 'SDM vol. 2A, "ARPL": it reads first and writes only what it changes; the host decides (tests/diff --only arpl)'
 
 
 def bochs_push_segment(case, ours, theirs, names):
-    if names == ["memory"] and mnemonic(case) == "push" and same_place(ours, theirs):
+    if names == ["memory"] and re.search(r"push [ecsdfg]s$", case["text"]):
         return 'SDM vol. 2B, "PUSH": a segment register as two bytes or as four, by processor'
 
 
 def bochs_x87_restart(case, ours, theirs, names):
     if set(names) <= {"fsw", "cr2"} and mnemonic(case).startswith("f") and ours["vector"] in (PF, GP, SS):
-        return 'SDM vol. 3A, "Restarting Programs or Tasks": Bochs sets x87 status before a store faults; the host does not'
+        return 'SDM vol. 3A, "Program or Task Restart": Bochs sets x87 status before a store faults; the host does not'
 
 
-BOCHS = [bochs_string_flags, bochs_enter, bochs_wrapped_fields, bochs_table_alignment, bochs_rep_trap, bochs_wrapped_pointer, bochs_table_store, bochs_image_order, bochs_arpl, bochs_push_segment, bochs_x87_restart, bochs_df_rf, bochs_pointer_order, bochs_alignment_first, bochs_wrapped_image, bochs_popf]
+BOCHS = [bochs_string_flags, bochs_enter, bochs_call, bochs_wrapped_fields, bochs_table_alignment, bochs_rep_trap,
+         bochs_wrapped_pointer, bochs_table_store, bochs_image_order, bochs_arpl, bochs_push_segment,
+         bochs_x87_restart, bochs_df_rf, bochs_pointer_order, bochs_alignment_first, bochs_wrapped_image, bochs_masked_store, bochs_popf]
 
 
 def case_start(case):
     return {"cs": case["cs"], "eip": case["eip"]}
 
 
-def explain(machine, case, ours, theirs, names, third):
-    """The manual section that decides why `theirs` differs from `ours` in `names`, or None. `third`: the other emulator's."""
-    if ours is not None and theirs is None and machine == "qemu" and third is not None and ours["vector"] in (UD, GP, SS):
-        return 'SDM vol. 2A, "LOCK", vol. 3A, "Limit Checking": QEMU misses a fault and runs on, out of the guest'
+def explain(machine, case, ours, theirs, names, bochs_agrees):
+    """The manual section that decides why `theirs` differs from `ours` in `names`, or None. `bochs_agrees`: Bochs has in
+    all of them what Ringdown has."""
     if ours is None or theirs is None:
+        if machine != "qemu" or not bochs_agrees:
+            return None
+        if ours is None:
+            return 'SDM vol. 3A, "Limit Checking": no stack for an exception is a shutdown; QEMU wraps its frame'
+        if ours["vector"] in (UD, GP, SS):
+            return 'SDM vol. 2A, "LOCK", vol. 3A, "Limit Checking": QEMU misses a fault and runs on, out of the guest'
         return None
     for result in (ours, theirs):
         if case["mode"] == "real" and 0xa0000 - 0x10000 < result["ss"] << 4:
             return 'the stack is above 640 KiB: what memory is there is the machine\'s own'
-    for rule in QEMU if machine == "qemu" else BOCHS:
+    rules = BOCHS if machine == "bochs" else QEMU + QEMU_WHERE_BOCHS_AGREES if bochs_agrees else QEMU
+    for rule in rules:
         why = rule(case, ours, theirs, names)
         if why:
             return why
