@@ -81,7 +81,10 @@ static enum x86_rc probe_destination(struct vcpu *cpu, uint64_t arg, uint32_t ea
     hva_t hva;
     enum x86_rc rc = segment_linear(cpu, (enum seg_id)carg_seg(arg), ea, size, ACC_WRITE, va);
 
-    return rc != X86_OK ? rc : mmu_probe(cpu, *va, size, ACC_WRITE | cpl_access(cpu->cpl), &hva);
+    if (rc != X86_OK)
+        return rc;
+    mmu_make_room(cpu);
+    return mmu_probe(cpu, *va, size, ACC_WRITE | cpl_access(cpu->cpl), &hva);
 }
 
 /* ---- environments --------------------------------------------------------------------------- */

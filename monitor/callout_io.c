@@ -155,8 +155,11 @@ static enum x86_rc ins_element(struct vcpu *cpu, const struct io_string *s)
     unsigned user = cpl_access(cpu->cpl);
     enum x86_rc rc = segment_linear(cpu, SEG_ES, cpu->gpr[EDI] & s->mask, s->size, ACC_WRITE, &va);
 
-    if (rc == X86_OK)
-        rc = mmu_probe(cpu, va, s->size, ACC_WRITE | user, &hva);
+    if (rc != X86_OK)
+        return rc;
+    if ((va.v & GUEST_PAGE_MASK) + s->size > GUEST_PAGE_SIZE)
+        mmu_make_room(cpu);
+    rc = mmu_probe(cpu, va, s->size, ACC_WRITE | user, &hva);
     if (rc != X86_OK)
         return rc;
     uint32_t value = port_read(cpu, s->port, s->size);

@@ -70,6 +70,7 @@ static enum x86_rc write_slots(struct vcpu *cpu, const struct stack *st, const s
     enum x86_rc rc = X86_OK;
     hva_t hva;
 
+    mmu_make_room(cpu); /* what the probes allow is then written */
     for (unsigned i = 0; i < f->count && rc == X86_OK; i++)
         rc = mmu_probe(cpu, gva(st->ss->base + slot_offset(st, f, i)), f->width, access | ACC_WRITE, &hva);
     for (unsigned i = 0; i < f->count && rc == X86_OK; i++)

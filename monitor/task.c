@@ -195,6 +195,7 @@ static unsigned old_save_bytes(const struct vcpu *cpu)
 static enum x86_rc probe_all(struct vcpu *cpu, const struct desc *old, const struct desc *new_desc,
                              enum task_cause cause)
 {
+    mmu_make_room(cpu); /* so that the writes find what the probes found */
     enum x86_rc rc = probe_write(cpu, old_save_area(cpu), old_save_bytes(cpu));
 
     if (rc == X86_OK && cause != TASK_CALL)
