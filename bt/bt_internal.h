@@ -63,6 +63,7 @@ struct xlate {
     bool use_window;       /* accesses in the window form where it serves                */
     bool no_window;        /* this instruction needs a plain host address                */
     const uint8_t *checked[2]; /* coherency=check: where its bytes lie, by page; NULL: nowhere */
+    bool checks;           /* it gets a prelude                                          */
     bool has_many_consts;  /* more than are noted: none is patched                       */
     struct insn in;
 
@@ -111,6 +112,13 @@ struct space {
 };
 #define BT_SPACES 16u
 
+/* coherency=adaptive: stores to a traced page of code that hit none of it. */
+struct page_stores {
+    uint64_t pfn;
+    uint32_t score;
+};
+#define BT_STORE_PAGES 1024u
+
 /* The host's signal number, as the platform stores it. */
 #define HOST_SIGSEGV 11
 
@@ -140,6 +148,11 @@ struct bt {
     struct space space[BT_SPACES];
     unsigned next_space;
     uint64_t reserve_bytes;
+    struct page_stores page_stores[BT_STORE_PAGES]; /* direct mapped by PA page              */
+    uint8_t *check_page;    /* coherency=adaptive: bit n: page n is not traced, its CCFs compare */
+    uint64_t check_page_bytes;
+    uint32_t nchecked;      /* bits set                                                    */
+    uint32_t nsampled;      /* samples since they were given up last                       */
     struct verify_work *verify_work; /* verify=on */
     struct ccf_draft draft;
     struct xlate xl;
@@ -228,6 +241,14 @@ uint8_t *prelude_branch(struct xlate *x);
 /** At the end of the hot part, the TU being done: compare its bytes, which are `bytes` now, and go on behind
  *  the branch, or ask the dispatcher. */
 void prelude_put(struct xlate *x, uint8_t *branch, const uint8_t *bytes);
+/** Do CCFs with bytes in this page compare them? */
+bool prelude_wanted(const struct bt *bt, uint64_t pfn);
+/** coherency=adaptive: a store to traced page `pfn` was reported, and hit CCFs or none. */
+void prelude_count_store(struct bt *bt, uint64_t pfn, bool is_hit);
+/** The same: a CCF of page `pfn` was found stale by comparison, and dropped. */
+void prelude_count_stale(struct bt *bt, uint64_t pfn);
+/** The same: a sample was taken. */
+void prelude_count_sample(struct bt *bt);
 /** May the instruction just translated have changed code? Then the TU ends. */
 bool prelude_ends_tu(const struct xlate *x);
 /** Are the bytes of `ccf` still those that it was made from? */

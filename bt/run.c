@@ -87,32 +87,29 @@ static void set_stubs(struct bt *bt)
 
 static void on_trace_add(void *ctx, gpa_t pa)
 {
-    mmu_trace_add(ctx, pa);
+    struct bt *bt = ctx;
+
+    if (!prelude_wanted(bt, gpa_page(pa)))
+        mmu_trace_add(bt->cpu->mmu, pa);
 }
 
 static void on_trace_remove(void *ctx, gpa_t pa)
 {
-    mmu_trace_remove(ctx, pa);
-}
+    struct bt *bt = ctx;
 
-/* coherency=check */
-static void no_trace(void *ctx, gpa_t pa)
-{
-    (void)ctx;
-    (void)pa;
+    mmu_trace_remove(bt->cpu->mmu, pa);
 }
 
 static struct tcache *make_cache(struct bt *bt)
 {
     struct mmu *mmu = bt->cpu->mmu;
-    bool is_traced = bt->opt.coherency != COHERENCY_CHECK;
     struct tcache_config config = {
         .bytes = bt->opt.tc_bytes < TCACHE_MIN_BYTES ? TCACHE_MIN_BYTES : bt->opt.tc_bytes,
         .jt_miss_stub = (const uint8_t *)(uintptr_t)bt->cpu->stub_jt_miss,
         .jump_table = { mmu_view_base(mmu, VIEW_SUPERVISOR) + VIEW_JT_OFS, mmu_view_base(mmu, VIEW_USER) + VIEW_JT_OFS },
-        .ctx = mmu,
-        .trace_add = is_traced ? on_trace_add : no_trace,
-        .trace_remove = is_traced ? on_trace_remove : no_trace,
+        .ctx = bt,
+        .trace_add = on_trace_add,
+        .trace_remove = on_trace_remove,
     };
 
     return tcache_new(bt->cpu, &config);
@@ -142,9 +139,15 @@ struct bt *bt_new(struct vcpu *cpu, const struct bt_options *options, const stru
     set_stubs(bt);
     cpu->bt = bt;
     cpu->tc = make_cache(bt);
+    if (bt->opt.coherency == COHERENCY_ADAPTIVE) {
+        bt->check_page_bytes = ((mmu_ram_bytes(cpu->mmu) >> GUEST_PAGE_SHIFT) / 8 + GUEST_PAGE_MASK) &
+                               ~(uint64_t)GUEST_PAGE_MASK;
+        bt->check_page = platform_reserve(bt->check_page_bytes);
+    }
     if (bt->opt.verify)
         bt->verify_work = platform_reserve(verify_work_bytes());
-    if (!cpu->tc || !stacks_init(bt) || (bt->opt.verify && !bt->verify_work)) {
+    if (!cpu->tc || !stacks_init(bt) || (bt->opt.verify && !bt->verify_work) ||
+        (bt->check_page_bytes && !bt->check_page)) {
         bt_free(bt);
         return NULL;
     }
@@ -161,6 +164,8 @@ void bt_free(struct bt *bt)
     stacks_free(bt);
     if (bt->verify_work)
         platform_release(bt->verify_work, verify_work_bytes());
+    if (bt->check_page)
+        platform_release(bt->check_page, bt->check_page_bytes);
     bt->cpu->tc = NULL;
     bt->cpu->bt = NULL;
     platform_release(bt, bt->reserve_bytes);
@@ -237,7 +242,10 @@ static unsigned code_written(struct vcpu *cpu, gpa_t pa, uint32_t len, bool is_m
     while (len) {
         uint32_t n = min_u32(len, GUEST_PAGE_SIZE - ((uint32_t)pa.v & GUEST_PAGE_MASK));
         hva_t now = is_moved ? (hva_t){ NULL } : mmu_ram_ptr(cpu->mmu, pa);
-        touched += tcache_written(cpu->tc, pa, now.p, n, DROP_WRITE);
+        unsigned hit = tcache_written(cpu->tc, pa, now.p, n, DROP_WRITE);
+        if (!is_moved)
+            prelude_count_store(cpu->bt, gpa_page(pa), hit != 0);
+        touched += hit;
         pa.v += n;
         len -= n;
     }
@@ -345,6 +353,7 @@ static enum x86_rc find(struct bt *bt, struct ccf **out, bool *is_global)
     *out = tcache_lookup(cpu->tc, &key);
     if (*out && !prelude_holds(bt, *out)) {
         tcache_drop(cpu->tc, *out, DROP_WRITE);
+        prelude_count_stale(bt, gpa_page(pa));
         *out = NULL;
     }
     if (*out) {

@@ -250,7 +250,7 @@ void patch_note_const(struct xlate *x)
 {
     struct ccf_draft *d = x->d;
 
-    if (x->bt->opt.coherency != COHERENCY_PATCH || !x->in.imm_len)
+    if (x->bt->opt.coherency < COHERENCY_PATCH || x->checks || !x->in.imm_len)
         return;
     if (d->nconsts == CCF_MAX_CONSTS) { /* a place that is not known could not be patched with the others */
         x->has_many_consts = true;
@@ -293,6 +293,7 @@ static void start(struct xlate *x, struct bt *bt, const struct ccf_key *key, con
     x->eip = key->eip;
     x->page_eip = key->eip - ((uint32_t)key->pa & GUEST_PAGE_MASK);
     x->npending = x->nunresolved = 0;
+    x->checks = prelude_wanted(bt, key->pa >> GUEST_PAGE_SHIFT);
     x->x87.is_open = x->has_many_consts = false;
     bt->draft.nconsts = 0;
     bt->draft.key = *key;
@@ -412,6 +413,7 @@ static enum x86_rc straddling_source(struct xlate *x, gva_t va, const struct sou
     if (p.p)
         memcpy(buf + first->avail, p.p, 16);
     x->checked[1] = p.p;
+    x->checks = x->checks || prelude_wanted(x->bt, gpa_page(pa));
     *out = (struct source){ buf, 32 };
     x->straddles = true;
     x->d->pfn2 = gpa_page(pa);

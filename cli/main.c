@@ -238,6 +238,7 @@ static struct vm_config make_config(const struct session *s)
         [ACCEL_COHERENCY_TRACE] = COHERENCY_TRACE,
         [ACCEL_COHERENCY_CHECK] = COHERENCY_CHECK,
         [ACCEL_COHERENCY_PATCH] = COHERENCY_PATCH,
+        [ACCEL_COHERENCY_ADAPTIVE] = COHERENCY_ADAPTIVE,
     };
     const struct options *o = &s->options;
     struct vm_config c = {

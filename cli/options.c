@@ -548,7 +548,7 @@ static bool hash_item(struct options *o, const struct item *item)
 static bool parse_coherency(const char *value, struct options *o)
 {
     static const char *const names[] = { [ACCEL_COHERENCY_TRACE] = "trace", [ACCEL_COHERENCY_CHECK] = "check",
-                                         [ACCEL_COHERENCY_PATCH] = "patch" };
+                                         [ACCEL_COHERENCY_PATCH] = "patch", [ACCEL_COHERENCY_ADAPTIVE] = "adaptive" };
 
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         if (!strcmp(value, names[i])) {
@@ -613,7 +613,7 @@ static bool accel_item(struct options *o, const struct item *item)
     if (!strcmp(name, "perf-map"))
         return parse_on_off(value, &o->perf_map) || bad_choice(o, item, "on or off");
     if (!strcmp(name, "coherency"))
-        return parse_coherency(value, o) || bad_choice(o, item, "trace, check or patch");
+        return parse_coherency(value, o) || bad_choice(o, item, "trace, check, patch or adaptive");
     return fail(o,
                 "-accel bt: no property '" SHOWN "': there are tc-size, chain, mem, host, verify, tu-insns, "
                 "clock, stats, perf-map, core, hash-log, hash-every, hash-from, hash-to, hash-regs, "
@@ -898,8 +898,9 @@ const char options_help[] =
     "                       chain=on|off  mem=checked|window|adaptive\n"
     "                       host=auto|baseline  verify=on|off  tu-insns=1..64\n"
     "                       clock=host|insn  stats=FILE  perf-map=on|off\n"
-    "                       coherency=trace|check|patch (code that the guest changes: its pages\n"
-    "                       watched, its bytes compared before they run, or constants patched)\n"
+    "                       coherency=trace|check|patch|adaptive (code that the guest changes: its\n"
+    "                       pages watched, its bytes compared before they run, constants patched,\n"
+    "                       or what suits each page)\n"
     "                       core=FILE  hash-log=FILE  hash-every=1000000  hash-from=0  hash-to=N\n"
     "                       hash-regs=on|off  hash-mem=on|off\n"
     "  -vga std|none        with -bios: its VGA firmware, or none\n"

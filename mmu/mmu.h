@@ -130,6 +130,8 @@ enum x86_rc mmu_write_system(struct vcpu *cpu, gva_t va, const void *buf, unsign
 void mmu_phys_read(struct mmu *m, gpa_t pa, void *buf, uint32_t len);
 void mmu_phys_write(struct mmu *m, gpa_t pa, const void *buf, uint32_t len);
 
+/** Bytes of RAM from PA 0. */
+uint64_t mmu_ram_bytes(const struct mmu *m);
 /** Host address of a plain RAM or ROM page's byte, or {NULL}. Valid to the page's end. */
 hva_t mmu_ram_ptr(struct mmu *m, gpa_t pa);
 

@@ -31,6 +31,11 @@ void mmu_set_region_write_ram(struct mmu *m, gpa_t pa, uint64_t bytes, enum regi
     set_pages(m, pa, bytes, reads == REGION_RAM ? (unsigned)REGION_RAM : reads | PAGE_WRITES_RAM);
 }
 
+uint64_t mmu_ram_bytes(const struct mmu *m)
+{
+    return m->ram_pages << GUEST_PAGE_SHIFT;
+}
+
 hva_t mmu_ram_ptr(struct mmu *m, gpa_t pa)
 {
     unsigned flags = page_flags(m, gpa_page(pa));

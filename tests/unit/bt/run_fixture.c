@@ -19,6 +19,8 @@ static const struct run_config run_configs[] = {
     { .name = "check", .chain = true, .max_insns = 64, .tc_bytes = 4u << 20, .coherency = COHERENCY_CHECK },
     { .name = "check-hard", .chain = true, .max_insns = 64, .tc_bytes = TCACHE_MIN_BYTES, .mem = MEM_WINDOW,
       .coherency = COHERENCY_CHECK },
+    { .name = "coherency-adaptive", .chain = true, .max_insns = 64, .tc_bytes = 4u << 20,
+      .coherency = COHERENCY_ADAPTIVE },
     { .name = "patch", .chain = true, .max_insns = 64, .tc_bytes = 4u << 20, .coherency = COHERENCY_PATCH },
     { .name = "patch-hard", .chain = false, .max_insns = 4, .tc_bytes = TCACHE_MIN_BYTES, .mem = MEM_WINDOW,
       .coherency = COHERENCY_PATCH },
