@@ -391,6 +391,8 @@ static void report(const struct modes_case *c)
     put(' ');
     put(';');
     put('\n');
+    while (!(inb(COM1 + 5) & 0x40)) /* all of it has left: the next case may end the machine */
+        ;
 }
 
 extern uint32_t boot_params;
