@@ -102,6 +102,22 @@ static void require_unchanged(const char *what)
                 ram_before[pa], ram[pa]);
 }
 
+/* Loaded in real mode, where selector 0 is like any other; setting CR0.PE changes no segment register. */
+static bool is_of_real_mode[SEG_COUNT];
+
+static void require_no_null_present(const char *what)
+{
+    for (int i = 0; i < SEG_COUNT; i++) {
+        bool is_bad = i != SEG_CS && sel_is_null(cpu->segs[i].sel) && (cpu->segs[i].attr & DESC_P);
+
+        if (!vcpu_is_protected(cpu))
+            is_of_real_mode[i] = !(cpu->cr0 & CR0_PE);
+        else if (!is_bad)
+            is_of_real_mode[i] = false;
+        REQUIRE(!vcpu_is_protected(cpu) || !is_bad || is_of_real_mode[i], "%s: segment %d is null and present", what, i);
+    }
+}
+
 static void require_consistent(const char *what)
 {
     uint32_t mode = cpu->mode;
@@ -119,10 +135,7 @@ static void require_consistent(const char *what)
     REQUIRE(cpu->view_base == (uint64_t)(uintptr_t)mmu_view_base(
                                   cpu->mmu, cpu->cpl == 3 ? VIEW_USER : VIEW_SUPERVISOR),
             "%s: view", what);
-    if (vcpu_is_protected(cpu))
-        for (int i = 0; i < SEG_COUNT; i++)
-            REQUIRE(i == SEG_CS || !sel_is_null(cpu->segs[i].sel) || !(cpu->segs[i].attr & DESC_P),
-                    "%s: segment %d is null and present", what, i);
+    require_no_null_present(what);
 }
 
 static void check(const char *what, enum x86_rc rc)
@@ -396,6 +409,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (!vm)
         make_world();
     world_begin(&world);
+    for (int i = 0; i < SEG_COUNT; i++)
+        is_of_real_mode[i] = !(cpu->cr0 & CR0_PE);
     for (unsigned i = 0; i < STEPS_MAX && input_left(&in); i++) {
         step(&in);
         now_ns += 1000;
