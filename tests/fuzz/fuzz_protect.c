@@ -105,14 +105,20 @@ static void require_unchanged(const char *what)
 /* Loaded in real mode, where selector 0 is like any other; setting CR0.PE changes no segment register. */
 static bool is_of_real_mode[SEG_COUNT];
 
+static void note_real_mode(void)
+{
+    for (int i = 0; i < SEG_COUNT; i++)
+        if (!(cpu->cr0 & CR0_PE))
+            is_of_real_mode[i] = true;
+}
+
 static void require_no_null_present(const char *what)
 {
+    note_real_mode();
     for (int i = 0; i < SEG_COUNT; i++) {
         bool is_bad = i != SEG_CS && sel_is_null(cpu->segs[i].sel) && (cpu->segs[i].attr & DESC_P);
 
-        if (!vcpu_is_protected(cpu))
-            is_of_real_mode[i] = !(cpu->cr0 & CR0_PE);
-        else if (!is_bad)
+        if ((cpu->cr0 & CR0_PE) && !is_bad)
             is_of_real_mode[i] = false;
         REQUIRE(!vcpu_is_protected(cpu) || !is_bad || is_of_real_mode[i], "%s: segment %d is null and present", what, i);
     }
@@ -409,9 +415,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (!vm)
         make_world();
     world_begin(&world);
-    for (int i = 0; i < SEG_COUNT; i++)
-        is_of_real_mode[i] = !(cpu->cr0 & CR0_PE);
+    memset(is_of_real_mode, 0, sizeof is_of_real_mode);
     for (unsigned i = 0; i < STEPS_MAX && input_left(&in); i++) {
+        note_real_mode(); /* a step may have put the vCPU there by hand */
         step(&in);
         now_ns += 1000;
     }
