@@ -12,7 +12,8 @@
 #include "monitor/monitor.h"
 
 #define VM_FIXTURE_RAM    (8u << 20)
-#define VM_FIXTURE_KERNEL 0xe1230000u /* an address that no random operand hits */
+#define VM_FIXTURE_KERNEL 0xe1230000u /* an address that hardly a random operand hits */
+#define VM_FIXTURE_KERNEL_BYTES 0x20000u
 
 struct vm_fixture_options {
     struct bt_options bt;
