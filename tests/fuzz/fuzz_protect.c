@@ -78,10 +78,18 @@ static bool may_differ(uint32_t pa)
     return paged && !(bits & ~(PTE_A | PTE_D)) && (ram_before[pa] & bits) == 0;
 }
 
-/* -> false when a task switch went past its commit point. */
+/* A task may switch to itself where its descriptor in memory is not busy: its state is saved and loaded again, and
+ * TR is as it was. The busy bit tells. Looked up by PA, so only without paging. */
+static bool became_busy(void)
+{
+    uint32_t at = cpu->gdtr.base + (cpu->tr.sel & ~7u) + 5;
+
+    return !(cpu->cr0 & CR0_PG) && at < RAM_BYTES && !(ram_before[at] & 2) && (ram[at] & 2);
+}
+
 static void require_unchanged(const char *what)
 {
-    bool switched = cpu->tr.sel != before->tr.sel || cpu->tr.base != before->tr.base;
+    bool switched = cpu->tr.sel != before->tr.sel || cpu->tr.base != before->tr.base || became_busy();
 
     if (switched)
         return;
