@@ -1,0 +1,1 @@
+"""What the benches share: statistics, interleaved runs, results and their targets, text tables and HTML reports."""
