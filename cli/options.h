@@ -84,7 +84,7 @@ struct options {
     uint64_t hash_every, hash_from, hash_to;
     bool hash_regs, hash_mem;
 
-    char error[256]; /* after failure: one line, no newline */
+    char error[512]; /* after failure: one line, no newline */
     /* Texts cut out of arguments (option values) live here. */
     size_t text_used;
     char text[8192];
