@@ -1,0 +1,163 @@
+"""Charts as SVG text. Colours, fonts and what happens under the pointer come from page.py's style: a mark has
+the class `s-KEY` of its series, and `data-tip` is what it says.
+
+A value is a summary of measure.py (median, low, high), or a plain number.
+"""
+import math
+from html import escape
+
+from measure import si
+
+ROW = 22        # height of a line of text with its bar
+CHAR = 6.6      # width of a character of labels, about
+
+
+def _median(value):
+    return value['median'] if isinstance(value, dict) else value
+
+
+def _low(value):
+    return value['low'] if isinstance(value, dict) else value
+
+
+def _high(value):
+    return value['high'] if isinstance(value, dict) else value
+
+
+def tip(*lines):
+    return ' data-tip="%s"' % escape('\n'.join(lines))
+
+
+def svg(width, height, body, label, classes=''):
+    return ('<svg class="chart %s" viewBox="0 0 %g %g" role="img" aria-label="%s" style="max-width:%gpx">%s</svg>'
+            % (classes, width, height, escape(label), width, body))
+
+
+def text(x, y, what, cls='', anchor='start'):
+    return '<text x="%.1f" y="%.1f" class="%s" text-anchor="%s">%s</text>' % (x, y, cls, anchor, escape(what))
+
+
+def line(x1, y1, x2, y2, cls):
+    return '<line x1="%.1f" y1="%.1f" x2="%.1f" y2="%.1f" class="%s"/>' % (x1, y1, x2, y2, cls)
+
+
+def nice_step(span, count=4):
+    """A step of 1, 2 or 5 times a power of ten that cuts span into about `count` parts."""
+    if span <= 0:
+        return 1
+    raw = span / count
+    power = 10 ** math.floor(math.log10(raw))
+    return next(m * power for m in (1, 2, 5, 10) if m * power >= raw * 0.999)
+
+
+def decades(low, high):
+    """Powers of ten that hold [low, high]."""
+    return list(range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1))
+
+
+def describe(value, unit):
+    if isinstance(value, dict) and value['n'] > 1:
+        return '%s, %s to %s of %d runs' % (si(value['median'], unit), si(value['low'], unit), si(value['high'], unit),
+                                            value['n'])
+    return si(_median(value), unit)
+
+
+def bars(rows, unit, label, width=420, note=None):
+    """Horizontal bars from zero with their spread.
+
+    rows: [(name, series key, value or None)]; None is drawn as "not run".
+    note: value -> text behind the number, or None.
+    """
+    left = max(len(name) for name, _, _ in rows) * CHAR + 10
+    values = [v for _, _, v in rows if v is not None]
+    # Numbers stand behind the spread: room for them at the right.
+    right = 60 + max([len(note(v)) * CHAR for v in values] + [0] if note else [0])
+    top = max([_high(v) for v in values] + [1e-9])
+    scale = (width - left - right) / top
+    body = ''
+    for i, (name, key, value) in enumerate(rows):
+        y = i * ROW
+        if value is None:
+            body += '<g class="s-%s">%s%s</g>' % (key, text(left - 8, y + 15, name, 'label', 'end'),
+                                                  text(left + 4, y + 15, 'not possible', 'muted small'))
+            continue
+        m, lo, hi = _median(value), _low(value), _high(value)
+        mark = '<rect x="%.1f" y="%.1f" width="%.1f" height="%d" rx="3" class="fill"/>' % (
+            left, y + 4, max(m * scale, 1.5), ROW - 8)
+        if hi > lo:
+            mid = y + ROW / 2
+            mark += line(left + lo * scale, mid, left + hi * scale, mid, 'spread')
+            for x in (lo, hi):
+                mark += line(left + x * scale, mid - 4, left + x * scale, mid + 4, 'spread')
+        end = left + max(hi, m) * scale + 6
+        mark += text(end, y + 15, si(m, unit), 'value')
+        if note:
+            mark += text(end + len(si(m, unit)) * CHAR + 6, y + 15, note(value), 'muted small')
+        body += '<g class="mark s-%s"%s>%s%s</g>' % (key, tip(name, describe(value, unit)),
+                                                   text(left - 8, y + 15, name, 'label', 'end'), mark)
+    return svg(width, len(rows) * ROW + 4, line(left, 0, left, len(rows) * ROW + 2, 'axis') + body, label)
+
+
+def dots(rows, series, unit, label, width=1000):
+    """Medians as dots and spreads as lines on one logarithmic axis: what is an order of magnitude apart
+    stands apart.
+
+    rows: [(name, {series key: value})]; series: [(key, name)] from top to bottom in each row.
+    """
+    lane = 7.5
+    left = max(len(name) for name, _ in rows) * CHAR + 18
+    values = [v for _, d in rows for v in d.values() if v is not None and _median(v) > 0]
+    if not values:
+        return ''
+    exponents = decades(min(max(_low(v), 1e-3) for v in values), max(_high(v) for v in values))
+    right, head = 24, 22
+    scale = (width - left - right) / max(1, exponents[-1] - exponents[0])
+    height = len(series) * lane + 12
+    total = head + len(rows) * height
+
+    def x_of(value):
+        return left + (math.log10(max(value, 10 ** exponents[0])) - exponents[0]) * scale
+
+    body = ''
+    for i in range(0, len(rows), 2):
+        body += '<rect x="0" y="%.1f" width="%g" height="%.1f" class="band"/>' % (head + i * height, width, height)
+    for e in exponents:
+        body += line(x_of(10 ** e), head, x_of(10 ** e), total, 'grid')
+        body += text(x_of(10 ** e), head - 8, si(10 ** e, unit), 'muted small', 'middle')
+    for i, (name, found) in enumerate(rows):
+        y = head + i * height
+        body += text(left - 12, y + height / 2 + 4, name, 'label', 'end')
+        for j, (key, shown) in enumerate(series):
+            value = found.get(key)
+            if value is None or _median(value) <= 0:
+                continue
+            at = y + 6 + (j + 0.5) * lane
+            body += '<g class="mark s-%s"%s>' % (key, tip('%s: %s' % (name, shown), describe(value, unit)))
+            body += line(x_of(_low(value)), at, x_of(_high(value)), at, 'range')
+            body += '<circle cx="%.1f" cy="%.1f" r="9" class="hit"/>' % (x_of(_median(value)), at)
+            body += '<circle cx="%.1f" cy="%.1f" r="4.2" class="dot"/></g>' % (x_of(_median(value)), at)
+    return svg(width, total + 4, body, label, 'wide')
+
+
+def shares(rows, parts, label, width=420):
+    """Bars of one length, cut into shares.
+
+    rows: [(name, {part key: fraction})]; parts: [(key, name)].
+    """
+    left = max(len(name) for name, _ in rows) * CHAR + 10
+    body = ''
+    for i, (name, found) in enumerate(rows):
+        y, x = i * ROW, left
+        body += text(left - 8, y + 15, name, 'label', 'end')
+        for key, shown in parts:
+            share = max(0.0, found.get(key, 0.0))
+            w = share * (width - left - 4)
+            if w <= 0:
+                continue
+            body += '<g class="mark s-%s"%s><rect x="%.1f" y="%.1f" width="%.1f" height="%d" class="fill"/>' % (
+                key, tip(name, '%s: %.1f %%' % (shown, 100 * share)), x, y + 4, w, ROW - 8)
+            if w > 34:
+                body += text(x + w / 2, y + 15, '%.0f %%' % (100 * share), 'inside', 'middle')
+            body += '</g>'
+            x += w
+    return svg(width, len(rows) * ROW + 4, body, label)
