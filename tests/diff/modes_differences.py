@@ -267,6 +267,8 @@ def bochs_wrapped_pointer(case, ours, theirs, names):
 def bochs_table_store(case, ours, theirs, names):
     if names == ["memory"] and mnemonic(case) in ("sidt", "sgdt") and ours["vector"] in (GP, SS, PF):
         return 'SDM vol. 3A, "Program or Task Restart": Bochs stores the limit before the base faults'
+    if mnemonic(case) in ("sidt", "sgdt") and ours["vector"] in (GP, SS) and wraps(case, 6) and same_place(ours, case_start(case)):
+        return 'SDM vol. 2B, "SGDT", "SIDT": any part outside 64 KiB is #GP or #SS; Bochs stores the base at the wrapped offset'
 
 
 def bochs_table_alignment(case, ours, theirs, names):
