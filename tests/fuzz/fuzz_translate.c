@@ -15,6 +15,7 @@
 #include "bt/verify.h"
 #include "mmu/window.h"
 #include "tests/fuzz/input.h"
+#include "tests/support/bare_mmu.h"
 
 #define RAM_BYTES (64u << 10)
 #define CODE_PAGE 0x8000u /* the code lies in this page and the next */
@@ -38,32 +39,6 @@ static struct verify_work *work;
 
 /* ---- an engine without a machine -------------------------------------------------------- */
 
-static uint32_t no_read(void *ctx, gpa_t pa, unsigned size)
-{
-    (void)ctx, (void)pa, (void)size;
-    return UINT32_MAX;
-}
-
-static void no_write(void *ctx, gpa_t pa, unsigned size, uint32_t value)
-{
-    (void)ctx, (void)pa, (void)size, (void)value;
-}
-
-static void no_trace(void *ctx, gpa_t pa, uint32_t len)
-{
-    (void)ctx, (void)pa, (void)len;
-}
-
-static void no_drop_all(void *ctx, enum mmu_view_id view, bool keep)
-{
-    (void)ctx, (void)view, (void)keep;
-}
-
-static void no_drop_range(void *ctx, enum mmu_view_id view, gva_t va, uint32_t bytes)
-{
-    (void)ctx, (void)view, (void)va, (void)bytes;
-}
-
 static struct engine *engine_new(unsigned host, bool icount)
 {
     struct engine *e = calloc(1, sizeof *e);
@@ -78,13 +53,8 @@ static struct engine *engine_new(unsigned host, bool icount)
     e->cpu = platform_reserve(sizeof *e->cpu);
     e->cpu->log = &e->log;
     vcpu_reset(e->cpu);
-    e->cpu->mmu = mmu_new(e->cpu, &(struct mmu_config){ .ram = e->ram,
-                                                        .ram_bytes = RAM_BYTES,
-                                                        .ops = { .mmio_read = no_read,
-                                                                 .mmio_write = no_write,
-                                                                 .traced_write = no_trace,
-                                                                 .fetch_drop_all = no_drop_all,
-                                                                 .fetch_drop_range = no_drop_range } });
+    e->cpu->mmu =
+        mmu_new(e->cpu, &(struct mmu_config){ .ram = e->ram, .ram_bytes = RAM_BYTES, .ops = bare_mmu_ops });
     REQUIRE(e->cpu->mmu);
     e->bt = bt_new(e->cpu, &options, &features, &ops);
     REQUIRE(e->bt);

@@ -16,6 +16,7 @@
 #include "bt/bt_internal.h"
 #include "bt/verify.h"
 #include "decoder/listing.h"
+#include "tests/support/bare_mmu.h"
 
 #define RAM_BYTES (1u << 20)
 #define CODE_PA   0x10000u
@@ -29,28 +30,6 @@ struct vm_under_test {
     struct verify_work *work;
 };
 
-static uint32_t no_mmio_read(void *ctx, gpa_t pa, unsigned size)
-{
-    (void)ctx, (void)pa, (void)size;
-    return 0;
-}
-static void no_mmio_write(void *ctx, gpa_t pa, unsigned size, uint32_t value)
-{
-    (void)ctx, (void)pa, (void)size, (void)value;
-}
-static void no_traced_write(void *ctx, gpa_t pa, uint32_t len)
-{
-    (void)ctx, (void)pa, (void)len;
-}
-static void no_drop_all(void *ctx, enum mmu_view_id view, bool keep)
-{
-    (void)ctx, (void)view, (void)keep;
-}
-static void no_drop_range(void *ctx, enum mmu_view_id view, gva_t va, uint32_t bytes)
-{
-    (void)ctx, (void)view, (void)va, (void)bytes;
-}
-
 static struct vm_under_test *make(const struct host_features *host, bool icount)
 {
     struct vm_under_test *t = calloc(1, sizeof(*t));
@@ -62,10 +41,7 @@ static struct vm_under_test *make(const struct host_features *host, bool icount)
     t->cpu->log = &t->log;
     vcpu_reset(t->cpu);
     t->cpu->mmu =
-        mmu_new(t->cpu, &(struct mmu_config){ .ram = t->ram,
-                                              .ram_bytes = RAM_BYTES,
-                                              .ops = { NULL, no_mmio_read, no_mmio_write, no_traced_write,
-                                                       NULL, no_drop_all, no_drop_range } });
+        mmu_new(t->cpu, &(struct mmu_config){ .ram = t->ram, .ram_bytes = RAM_BYTES, .ops = bare_mmu_ops });
     t->cpu->segs[SEG_CS].limit = UINT32_MAX;
     t->bt = bt_new(t->cpu, &options, host, &ops);
     t->work = malloc(verify_work_bytes());

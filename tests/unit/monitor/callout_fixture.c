@@ -3,6 +3,7 @@
 
 #include "monitor/debug.h"
 #include "platform/platform.h"
+#include "tests/support/bare_mmu.h"
 
 static void record(struct fixture *fx, enum event_kind kind, uint64_t addr, uint32_t size, uint32_t value)
 {
@@ -81,16 +82,6 @@ static void watched_access(void *ctx, gva_t va, uint32_t size, bool is_write)
     debug_data_access(((struct fixture *)ctx)->cpu, va, size, is_write);
 }
 
-static void drop_all(void *ctx, enum mmu_view_id view, bool keep_global)
-{
-    (void)ctx, (void)view, (void)keep_global;
-}
-
-static void drop_range(void *ctx, enum mmu_view_id view, gva_t va, uint32_t bytes)
-{
-    (void)ctx, (void)view, (void)va, (void)bytes;
-}
-
 /* ---- setting up ------------------------------------------------------------------------------ */
 
 static void flat_segments(struct vcpu *cpu, unsigned dpl)
@@ -116,11 +107,13 @@ int fx_setup(void **state)
     cpu->vm = &fx->vm;
     cpu->log = &fx->vm.log;
     vcpu_reset(cpu);
-    struct mmu_config config = { .ram = fx->ram,
-                                 .ram_bytes = RAM_BYTES,
-                                 .ops = { fx, dev_read, dev_write, traced_write, watched_access, drop_all,
-                                          drop_range } };
+    struct mmu_config config = { .ram = fx->ram, .ram_bytes = RAM_BYTES, .ops = bare_mmu_ops };
 
+    config.ops.ctx = fx;
+    config.ops.mmio_read = dev_read;
+    config.ops.mmio_write = dev_write;
+    config.ops.traced_write = traced_write;
+    config.ops.watched_access = watched_access;
     if (!mmu_new(cpu, &config))
         return -1;
     mmu_set_region(cpu->mmu, gpa(MMIO_PA), 0x1000, REGION_MMIO);

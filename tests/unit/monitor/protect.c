@@ -5,6 +5,7 @@
 
 #include "monitor/debug.h"
 #include "platform/platform.h"
+#include "tests/support/bare_mmu.h"
 
 #define DIRECTORY_PA 0x100000u
 #define TABLE_PA     0x101000u
@@ -143,56 +144,18 @@ static void make_tss(struct protect *pt)
     pt_put16(pt, TSS_16_VA + 0x28, DATA0);
 }
 
-static uint32_t no_read(void *ctx, gpa_t pa, unsigned size)
-{
-    (void)ctx;
-    (void)pa;
-    (void)size;
-    return UINT32_MAX;
-}
-
-static void no_write(void *ctx, gpa_t pa, unsigned size, uint32_t value)
-{
-    (void)ctx;
-    (void)pa;
-    (void)size;
-    (void)value;
-}
-
-static void no_trace(void *ctx, gpa_t pa, uint32_t len)
-{
-    (void)ctx;
-    (void)pa;
-    (void)len;
-}
-
 static void on_watched(void *ctx, gva_t va, uint32_t size, bool is_write)
 {
     debug_data_access(((struct protect *)ctx)->cpu, va, size, is_write);
 }
-static void no_drop_all(void *ctx, enum mmu_view_id view, bool keep_global)
-{
-    (void)ctx;
-    (void)view;
-    (void)keep_global;
-}
-
-static void no_drop_range(void *ctx, enum mmu_view_id view, gva_t va, uint32_t bytes)
-{
-    (void)ctx;
-    (void)view;
-    (void)va;
-    (void)bytes;
-}
 
 static void start_mmu(struct protect *pt)
 {
-    pt->cpu->mmu =
-        mmu_new(pt->cpu, &(struct mmu_config){
-                             .ram = pt->ram,
-                             .ram_bytes = RAM_BYTES,
-                             .ops = { pt, no_read, no_write, no_trace, on_watched, no_drop_all, no_drop_range },
-                         });
+    struct mmu_config config = { .ram = pt->ram, .ram_bytes = RAM_BYTES, .ops = bare_mmu_ops };
+
+    config.ops.ctx = pt;
+    config.ops.watched_access = on_watched;
+    pt->cpu->mmu = mmu_new(pt->cpu, &config);
 }
 
 int pt_setup(void **state)
