@@ -108,24 +108,6 @@ enum exit_reason callout_load_far_ptr(struct vcpu *cpu, uint64_t arg, uint32_t e
 
 /* ---- queries ------------------------------------------------------------------------------- */
 
-/*
- * The descriptor a query names, if there is one: *found is false for a null selector and
- * one outside its table. #UD where selectors have no meaning.
- */
-static enum x86_rc query(struct vcpu *cpu, uint64_t arg, uint32_t ea, struct desc *d, uint16_t *sel,
-                         bool *found)
-{
-    enum x86_rc rc;
-
-    if (!vcpu_is_protected(cpu))
-        return vcpu_raise(cpu, EXC_UD);
-    rc = read_rm16(cpu, arg, ea, sel);
-    if (rc != X86_OK)
-        return rc;
-    *found = !sel_is_null(*sel) && desc_locate(cpu, *sel, &d->at);
-    return *found ? desc_fetch(cpu, *sel, EXC_GP, 0, d) : X86_OK;
-}
-
 /* Visible at this CPL and RPL; conforming code always is. */
 static bool is_visible(const struct vcpu *cpu, const struct desc *d, uint16_t sel)
 {
@@ -158,66 +140,77 @@ static bool has_rights(const struct desc *d)
     return has_limit(d);
 }
 
+static bool is_readable(const struct desc *d)
+{
+    return (desc_attr(d) & DESC_S) && (!desc_is_code(d) || (desc_attr(d) & DESC_READ));
+}
+
+static bool is_writable(const struct desc *d)
+{
+    return (desc_attr(d) & (DESC_S | DESC_CODE | DESC_WRITE)) == (DESC_S | DESC_WRITE);
+}
+
+/*
+ * ZF tells whether the operand selects a visible descriptor that passes the test; *d is valid then. It does not for
+ * a null selector and one outside its table. #UD where selectors have no meaning.
+ */
+static enum x86_rc query(struct vcpu *cpu, uint64_t arg, uint32_t ea, bool (*test)(const struct desc *d),
+                         struct desc *d, bool *ok)
+{
+    enum x86_rc rc;
+    uint16_t sel;
+
+    if (!vcpu_is_protected(cpu))
+        return vcpu_raise(cpu, EXC_UD);
+    rc = read_rm16(cpu, arg, ea, &sel);
+    if (rc != X86_OK)
+        return rc;
+    *ok = !sel_is_null(sel) && desc_locate(cpu, sel, &d->at);
+    if (*ok && (rc = desc_fetch(cpu, sel, EXC_GP, 0, d)) != X86_OK)
+        return rc;
+    *ok = *ok && test(d) && is_visible(cpu, d, sel);
+    set_zf(cpu, *ok);
+    return X86_OK;
+}
+
 enum exit_reason callout_lar(struct vcpu *cpu, uint64_t arg, uint32_t ea)
 {
     struct desc d;
-    uint16_t sel;
     bool ok;
-    enum x86_rc rc = query(cpu, arg, ea, &d, &sel, &ok);
+    enum x86_rc rc = query(cpu, arg, ea, has_rights, &d, &ok);
 
-    if (rc != X86_OK)
-        return exit_failed(rc);
-    ok = ok && has_rights(&d) && is_visible(cpu, &d, sel);
-    if (ok)
+    if (rc == X86_OK && ok)
         set_reg(cpu, carg_reg(arg), carg_osize(arg), d.hi & LAR_MASK);
-    set_zf(cpu, ok);
-    return EXIT_RESUME;
+    return rc == X86_OK ? EXIT_RESUME : exit_failed(rc);
 }
 
 enum exit_reason callout_lsl(struct vcpu *cpu, uint64_t arg, uint32_t ea)
 {
     struct desc d;
-    uint16_t sel;
     bool ok;
-    enum x86_rc rc = query(cpu, arg, ea, &d, &sel, &ok);
+    enum x86_rc rc = query(cpu, arg, ea, has_limit, &d, &ok);
 
-    if (rc != X86_OK)
-        return exit_failed(rc);
-    ok = ok && has_limit(&d) && is_visible(cpu, &d, sel);
-    if (ok)
+    if (rc == X86_OK && ok)
         set_reg(cpu, carg_reg(arg), carg_osize(arg), desc_limit(&d));
-    set_zf(cpu, ok);
-    return EXIT_RESUME;
+    return rc == X86_OK ? EXIT_RESUME : exit_failed(rc);
 }
 
 enum exit_reason callout_verr(struct vcpu *cpu, uint64_t arg, uint32_t ea)
 {
     struct desc d;
-    uint16_t sel;
     bool ok;
-    enum x86_rc rc = query(cpu, arg, ea, &d, &sel, &ok);
+    enum x86_rc rc = query(cpu, arg, ea, is_readable, &d, &ok);
 
-    if (rc != X86_OK)
-        return exit_failed(rc);
-    ok = ok && (desc_attr(&d) & DESC_S) && (!desc_is_code(&d) || (desc_attr(&d) & DESC_READ)) &&
-         is_visible(cpu, &d, sel);
-    set_zf(cpu, ok);
-    return EXIT_RESUME;
+    return rc == X86_OK ? EXIT_RESUME : exit_failed(rc);
 }
 
 enum exit_reason callout_verw(struct vcpu *cpu, uint64_t arg, uint32_t ea)
 {
     struct desc d;
-    uint16_t sel;
     bool ok;
-    enum x86_rc rc = query(cpu, arg, ea, &d, &sel, &ok);
+    enum x86_rc rc = query(cpu, arg, ea, is_writable, &d, &ok);
 
-    if (rc != X86_OK)
-        return exit_failed(rc);
-    ok = ok && (desc_attr(&d) & (DESC_S | DESC_CODE | DESC_WRITE)) == (DESC_S | DESC_WRITE) &&
-         is_visible(cpu, &d, sel);
-    set_zf(cpu, ok);
-    return EXIT_RESUME;
+    return rc == X86_OK ? EXIT_RESUME : exit_failed(rc);
 }
 
 enum exit_reason callout_arpl(struct vcpu *cpu, uint64_t arg, uint32_t ea)
