@@ -170,6 +170,12 @@ void check_fault(const char *name, const struct context *c, uint32_t vector, uin
              c->eip, c->cr2, vector, error);
 }
 
+void check_page_fault(const char *name, struct context c, uint32_t error, uint32_t cr2)
+{
+    check_fault(name, &c, V_PF, error);
+    check_eq(name, c.cr2, cr2);
+}
+
 void check_done(const char *name, const struct context *c)
 {
     check_fault(name, c, VEC_DONE, 0);
@@ -396,6 +402,30 @@ void pte_set(uint32_t va, uint32_t value)
 {
     *(volatile uint32_t *)pte_of(va) = value;
     invlpg(va);
+}
+
+struct context access_at(int ring, const void *code, uint32_t va, uint32_t value)
+{
+    struct context c = context_new(ring, code);
+
+    c.eax = va;
+    c.ecx = value;
+    context_run(&c);
+    return c;
+}
+
+uint32_t pages_added;
+
+bool add_page(struct frame *f)
+{
+    uint32_t va;
+
+    if (f->vector != V_PF)
+        return false;
+    __asm__ volatile("mov %%cr2, %0" : "=r"(va));
+    pte_set(va & ~0xfffu, (va & ~0xfffu) | PTE_P | PTE_W | PTE_U);
+    pages_added++;
+    return true;
 }
 
 void paging_on(void)

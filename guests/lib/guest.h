@@ -68,11 +68,10 @@ void check_eq(const char *name, uint32_t got, uint32_t want);
 void check_fault(const char *name, const struct context *c, uint32_t vector, uint32_t error);
 /** It ran to its INT 7Fh. */
 void check_done(const char *name, const struct context *c);
+/** It ended with #PF, this error code and this address in CR2. */
+void check_page_fault(const char *name, struct context c, uint32_t error, uint32_t cr2);
 /** "a_b" for a check's name. The two last results stay. */
 const char *name2(const char *a, const char *b);
-/* Older names of the same. */
-#define check_eq_differs    check_eq
-#define check_fault_differs check_fault
 /** A small printf: %s %x %u %c. */
 void say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /** Report and end now. */
@@ -121,6 +120,19 @@ void paging_off(void);
 uint32_t *pte_of(uint32_t va);
 /** Set it and flush it. */
 void pte_set(uint32_t va, uint32_t value);
+/** Run code, which accesses memory, with EAX = va and ECX = value. */
+struct context access_at(int ring, const void *code, uint32_t va, uint32_t value);
+/** A guest_hook that maps the page of each page fault again, and how often it did. */
+bool add_page(struct frame *f);
+extern uint32_t pages_added;
+
+/* ---- timer: IRQ 0, whose vector is what the guest has set ------------------------------------- */
+/** Unmask it and raise it after `count` ticks of 1.193182 MHz. */
+void pit_one_shot(uint16_t count);
+/** Unmask it and return when it is pending; IF is clear. */
+void pit_pending(void);
+/** Masked, silent, and its last interrupt ended. */
+void pit_stop(void);
 
 /* ---- instructions -------------------------------------------------------------------------- */
 static inline void outb(uint16_t port, uint8_t v)

@@ -36,29 +36,6 @@ static void pte64_set(uint32_t va, uint64_t value)
     invlpg(va);
 }
 
-static struct context access(int ring, const void *code, uint32_t va, uint32_t value)
-{
-    struct context c = context_new(ring, code);
-
-    c.eax = va;
-    c.ecx = value;
-    context_run(&c);
-    return c;
-}
-
-static void expect_pf(const char *name, struct context c, uint32_t error, uint32_t cr2)
-{
-    check_fault(name, &c, V_PF, error);
-    check_eq(name, c.cr2, cr2);
-}
-
-/* QEMU leaves P out of the code of a reserved-bit fault. */
-static void expect_reserved(const char *name, struct context c, uint32_t error, uint32_t cr2)
-{
-    check_fault_differs(name, &c, V_PF, error);
-    check_eq(name, c.cr2, cr2);
-}
-
 static void enable(void)
 {
     for (uint32_t i = 0; i < 8 * 512; i++)
@@ -78,12 +55,12 @@ static void walks(void)
 
     check("pae_is_on", peek(address_of(pdpt)) == (uint32_t)pdpt[0]);
     pte64_set(PAGE_A, 0);
-    expect_pf("pae_ring0_read_not_present", access(0, g_read, PAGE_A + 4, 0), 0, PAGE_A + 4);
-    expect_pf("pae_ring3_write_not_present", access(3, g_write, PAGE_A + 4, 0), 6, PAGE_A + 4);
+    check_page_fault("pae_ring0_read_not_present", access_at(0, g_read, PAGE_A + 4, 0), 0, PAGE_A + 4);
+    check_page_fault("pae_ring3_write_not_present", access_at(3, g_write, PAGE_A + 4, 0), 6, PAGE_A + 4);
     pte64_set(PAGE_A, PAGE_A | PTE_P | PTE_U);
-    expect_pf("pae_ring3_write_read_only", access(3, g_write, PAGE_A + 8, 0), 7, PAGE_A + 8);
+    check_page_fault("pae_ring3_write_read_only", access_at(3, g_write, PAGE_A + 8, 0), 7, PAGE_A + 8);
     pte64_set(PAGE_A, PAGE_A | RWU);
-    c = access(3, g_write, PAGE_A, 0x77);
+    c = access_at(3, g_write, PAGE_A, 0x77);
     check_done("pae_write", &c);
     check_eq("pae_write_sets_A_D", (uint32_t)*pte64(PAGE_A) & (PTE_A | PTE_D), PTE_A | PTE_D);
     pte64_set(PAGE_B, PAGE_A | RWU);
@@ -94,8 +71,8 @@ static void walks(void)
 static void reserved_bits(void)
 {
     pte64_set(PAGE_A, PAGE_A | RWU | 1ull << 60);
-    expect_reserved("pae_reserved_bit_60", access(0, g_read, PAGE_A, 0), 9, PAGE_A);
-    expect_reserved("pae_reserved_bit_60_ring3_write", access(3, g_write, PAGE_A, 0), 15, PAGE_A);
+    check_page_fault("pae_reserved_bit_60", access_at(0, g_read, PAGE_A, 0), 9, PAGE_A);
+    check_page_fault("pae_reserved_bit_60_ring3_write", access_at(3, g_write, PAGE_A, 0), 15, PAGE_A);
     pte64_set(PAGE_A, PAGE_A | RWU);
 }
 
@@ -107,17 +84,17 @@ static void large_pages(void)
     poke(PAGE_A + 0x12344, 0x4321);
     *pde = (PAGE_A & 0xffe00000u) | RWU | PTE_PS;
     invlpg(HIGH_VA);
-    c = access(3, g_read, HIGH_VA + 0x12344, 0);
+    c = access_at(3, g_read, HIGH_VA + 0x12344, 0);
     check_eq("pae_2m_read", c.ecx, 0x4321);
-    c = access(3, g_write, HIGH_VA + 0x1ffffc, 0x99);
+    c = access_at(3, g_write, HIGH_VA + 0x1ffffc, 0x99);
     check_eq("pae_2m_write", peek((PAGE_A & 0xffe00000u) + 0x1ffffc), 0x99);
     check_eq("pae_2m_A_D", (uint32_t)*pde & (PTE_A | PTE_D), PTE_A | PTE_D);
     *pde = (PAGE_A & 0xffe00000u) | RWU | PTE_PS | 1u << 20;
     invlpg(HIGH_VA + 0x100000);
-    expect_reserved("pae_2m_reserved_bit", access(0, g_read, HIGH_VA, 0), 9, HIGH_VA);
+    check_page_fault("pae_2m_reserved_bit", access_at(0, g_read, HIGH_VA, 0), 9, HIGH_VA);
     *pde = 0;
     invlpg(HIGH_VA + 0x1ff000);
-    expect_pf("pae_2m_gone", access(0, g_read, HIGH_VA + 0x12344, 0), 0, HIGH_VA + 0x12344);
+    check_page_fault("pae_2m_gone", access_at(0, g_read, HIGH_VA + 0x12344, 0), 0, HIGH_VA + 0x12344);
 }
 
 /* The four PDPTEs are registers: a store to their memory waits for the next CR3 load. */
@@ -131,13 +108,13 @@ static void pointer_entries(void)
     poke(PAGE_A, 0x1357);
     *(volatile uint32_t *)&pdpt[3] = 0;
     invlpg(HIGH_VA);
-    c = access(0, g_read, HIGH_VA, 0);
-    check_eq_differs("pdpte_store_waits_for_cr3", c.vector == VEC_DONE ? c.ecx : 0xbad, 0x1357);
+    c = access_at(0, g_read, HIGH_VA, 0);
+    check_eq("pdpte_store_waits_for_cr3", c.vector == VEC_DONE ? c.ecx : 0xbad, 0x1357);
     set_cr3(address_of(pdpt));
-    expect_pf("pdpte_reloaded_by_cr3", access(0, g_read, HIGH_VA, 0), 0, HIGH_VA);
+    check_page_fault("pdpte_reloaded_by_cr3", access_at(0, g_read, HIGH_VA, 0), 0, HIGH_VA);
     *(volatile uint32_t *)&pdpt[3] = (uint32_t)keep | PTE_W; /* bit 1 is reserved here */
     if (!option_given("qemu")) {
-        c = access(0, g_load_cr3, address_of(pdpt), 0);
+        c = access_at(0, g_load_cr3, address_of(pdpt), 0);
         check_fault("pdpte_reserved_bit_is_gp", &c, V_GP, 0);
     }
     pdpt[3] = keep;
@@ -169,29 +146,29 @@ static void no_execute(void)
     }
     poke8(PAGE_A, 0xc3);
     pte64_set(PAGE_A, PAGE_A | RWU | NX);
-    expect_reserved("nx_bit_reserved_without_NXE", access(0, g_read, PAGE_A, 0), 9, PAGE_A);
+    check_page_fault("nx_bit_reserved_without_NXE", access_at(0, g_read, PAGE_A, 0), 9, PAGE_A);
     __asm__ volatile("rdmsr" : "=a"(lo), "=d"(hi) : "c"(0xc0000080));
     __asm__ volatile("wrmsr" : : "a"(lo | 0x800), "d"(hi), "c"(0xc0000080));
-    c = access(3, g_read, PAGE_A, 0);
+    c = access_at(3, g_read, PAGE_A, 0);
     check_done("nx_page_reads", &c);
-    c = access(3, g_exec, PAGE_A, 0);
+    c = access_at(3, g_exec, PAGE_A, 0);
     check_fault("nx_page_fetch_ring3", &c, V_PF, 0x15);
     check_eq("nx_page_fetch_eip", c.eip, PAGE_A);
-    c = access(0, g_exec, PAGE_A, 0);
+    c = access_at(0, g_exec, PAGE_A, 0);
     check_fault("nx_page_fetch_ring0", &c, V_PF, 0x11);
     pte64_set(PAGE_A, PAGE_A | RWU);
-    c = access(3, g_exec, PAGE_A, 0);
+    c = access_at(3, g_exec, PAGE_A, 0);
     check_done("nx_cleared", &c);
     pte64_set(PAGE_A, PAGE_A | RWU | NX);
-    c = access(3, g_exec, PAGE_A, 0);
+    c = access_at(3, g_exec, PAGE_A, 0);
     check_fault("nx_set_again_after_running", &c, V_PF, 0x15);
     pte64_set(PAGE_A, 0);
-    c = access(3, g_exec, PAGE_A, 0);
+    c = access_at(3, g_exec, PAGE_A, 0);
     check_fault("fetch_not_present_has_I", &c, V_PF, 0x14);
     pd[0][PAGE_A >> 21] |= NX;
     pte64_set(PAGE_A, PAGE_A | RWU);
     set_cr3(get_cr3());
-    c = access(3, g_exec, PAGE_A, 0);
+    c = access_at(3, g_exec, PAGE_A, 0);
     check_fault("nx_of_directory", &c, V_PF, 0x15);
     pd[0][PAGE_A >> 21] &= ~NX;
     set_cr3(get_cr3());

@@ -23,60 +23,36 @@ SNIPPET(g_push, "mov %eax, %esp; push %ecx");
 SNIPPET(g_movs, "mov %eax, %edi; mov %ecx, %esi; movsl");
 SNIPPET(g_fpu_store, "fldz; fstpl (%eax)");
 
-static struct context access(int ring, const void *code, uint32_t va, uint32_t value)
-{
-    struct context c = context_new(ring, code);
-
-    c.eax = va;
-    c.ecx = value;
-    context_run(&c);
-    return c;
-}
-
-static void expect_pf(const char *name, struct context c, uint32_t error, uint32_t cr2)
-{
-    check_fault(name, &c, V_PF, error);
-    check_eq(name, c.cr2, cr2);
-}
-
-/* The same where QEMU says something else: it reads before it writes in a read-modify-write, and
- * leaves P out of the code of a reserved-bit fault. */
-static void expect_pf_differs(const char *name, struct context c, uint32_t error, uint32_t cr2)
-{
-    check_fault_differs(name, &c, V_PF, error);
-    check_eq(name, c.cr2, cr2);
-}
-
 static void error_codes(void)
 {
     pte_set(PAGE_A, 0);
-    expect_pf("ring0_read_not_present", access(0, g_read, PAGE_A + 0x123, 0), 0, PAGE_A + 0x123);
-    expect_pf("ring0_write_not_present", access(0, g_write, PAGE_A + 0x124, 0), 2, PAGE_A + 0x124);
-    expect_pf("ring3_read_not_present", access(3, g_read, PAGE_A + 0x125, 0), 4, PAGE_A + 0x125);
-    expect_pf("ring3_write_not_present", access(3, g_write, PAGE_A + 0x126, 0), 6, PAGE_A + 0x126);
-    expect_pf_differs("rmw_is_a_write", access(3, g_rmw, PAGE_A + 0x128, 0), 6, PAGE_A + 0x128);
-    expect_pf_differs("cmpxchg_is_a_write", access(3, g_cmpxchg, PAGE_A + 0x130, 0), 6, PAGE_A + 0x130);
-    expect_pf("fpu_store_not_present", access(3, g_fpu_store, PAGE_A + 0x140, 0), 6, PAGE_A + 0x140);
+    check_page_fault("ring0_read_not_present", access_at(0, g_read, PAGE_A + 0x123, 0), 0, PAGE_A + 0x123);
+    check_page_fault("ring0_write_not_present", access_at(0, g_write, PAGE_A + 0x124, 0), 2, PAGE_A + 0x124);
+    check_page_fault("ring3_read_not_present", access_at(3, g_read, PAGE_A + 0x125, 0), 4, PAGE_A + 0x125);
+    check_page_fault("ring3_write_not_present", access_at(3, g_write, PAGE_A + 0x126, 0), 6, PAGE_A + 0x126);
+    check_page_fault("rmw_is_a_write", access_at(3, g_rmw, PAGE_A + 0x128, 0), 6, PAGE_A + 0x128);
+    check_page_fault("cmpxchg_is_a_write", access_at(3, g_cmpxchg, PAGE_A + 0x130, 0), 6, PAGE_A + 0x130);
+    check_page_fault("fpu_store_not_present", access_at(3, g_fpu_store, PAGE_A + 0x140, 0), 6, PAGE_A + 0x140);
     pte_set(PAGE_A, PAGE_A | PTE_P | PTE_W);
-    expect_pf("ring3_read_supervisor", access(3, g_read, PAGE_A, 0), 5, PAGE_A);
-    expect_pf("ring3_write_supervisor", access(3, g_write, PAGE_A + 4, 0), 7, PAGE_A + 4);
+    check_page_fault("ring3_read_supervisor", access_at(3, g_read, PAGE_A, 0), 5, PAGE_A);
+    check_page_fault("ring3_write_supervisor", access_at(3, g_write, PAGE_A + 4, 0), 7, PAGE_A + 4);
     pte_set(PAGE_A, PAGE_A | PTE_P | PTE_U);
-    expect_pf("ring3_write_read_only", access(3, g_write, PAGE_A + 8, 0), 7, PAGE_A + 8);
-    expect_pf("ring3_rmw_read_only", access(3, g_rmw, PAGE_A + 12, 0), 7, PAGE_A + 12);
+    check_page_fault("ring3_write_read_only", access_at(3, g_write, PAGE_A + 8, 0), 7, PAGE_A + 8);
+    check_page_fault("ring3_rmw_read_only", access_at(3, g_rmw, PAGE_A + 12, 0), 7, PAGE_A + 12);
     {
-        struct context c = access(3, g_read, PAGE_A, 0);
+        struct context c = access_at(3, g_read, PAGE_A, 0);
 
         check_done("ring3_read_read_only", &c);
     }
     pte_set(PAGE_A, 0);
     {
-        struct context c = access(3, g_exec, PAGE_A + 0x10, 0);
+        struct context c = access_at(3, g_exec, PAGE_A + 0x10, 0);
 
         check_fault("ring3_fetch_not_present", &c, V_PF, 4);
         check_eq("ring3_fetch_eip", c.eip, PAGE_A + 0x10);
         check_eq("ring3_fetch_cr2", c.cr2, PAGE_A + 0x10);
         pte_set(PAGE_A, PAGE_A | PTE_P | PTE_W);
-        c = access(3, g_exec, PAGE_A + 0x20, 0);
+        c = access_at(3, g_exec, PAGE_A + 0x20, 0);
         check_fault("ring3_fetch_supervisor", &c, V_PF, 5);
     }
     pte_set(PAGE_A, PAGE_A | RWU);
@@ -88,13 +64,13 @@ static void directory_rights(void)
 
     *pde = keep & ~PTE_U;
     set_cr3(get_cr3());
-    expect_pf("directory_supervisor", access(3, g_read, PAGE_A, 0), 5, PAGE_A);
+    check_page_fault("directory_supervisor", access_at(3, g_read, PAGE_A, 0), 5, PAGE_A);
     *pde = keep & ~PTE_W;
     set_cr3(get_cr3());
-    expect_pf("directory_read_only", access(3, g_write, PAGE_A, 0), 7, PAGE_A);
+    check_page_fault("directory_read_only", access_at(3, g_write, PAGE_A, 0), 7, PAGE_A);
     *pde = 0;
     set_cr3(get_cr3());
-    expect_pf("directory_not_present", access(0, g_read, PAGE_A, 0), 0, PAGE_A);
+    check_page_fault("directory_not_present", access_at(0, g_read, PAGE_A, 0), 0, PAGE_A);
     *pde = keep;
     set_cr3(get_cr3());
 }
@@ -105,14 +81,14 @@ static void write_protect(void)
 
     pte_set(PAGE_A, PAGE_A | PTE_P | PTE_U);
     set_cr0(get_cr0() & ~0x10000u);
-    c = access(0, g_write, PAGE_A, 0x77);
+    c = access_at(0, g_write, PAGE_A, 0x77);
     check_done("ring0_write_read_only_without_WP", &c);
     check_eq("ring0_write_read_only_sets_D", *pte_of(PAGE_A) & PTE_D, PTE_D);
     set_cr0(get_cr0() | 0x10000);
-    expect_pf("ring0_write_read_only_with_WP", access(0, g_write, PAGE_A, 0x88), 3, PAGE_A);
+    check_page_fault("ring0_write_read_only_with_WP", access_at(0, g_write, PAGE_A, 0x88), 3, PAGE_A);
     check_eq("page_keeps_its_value", peek(PAGE_A), 0x77);
     set_cr0(get_cr0() & ~0x10000u);
-    c = access(0, g_write, PAGE_A, 0x99);
+    c = access_at(0, g_write, PAGE_A, 0x99);
     check_done("WP_off_again", &c);
     pte_set(PAGE_A, PAGE_A | RWU);
 }
@@ -125,33 +101,33 @@ static void accessed_dirty(void)
     *pde &= ~PTE_A;
     set_cr3(get_cr3());
     check_eq("A_clear_at_first", *pte_of(PAGE_A) & (PTE_A | PTE_D), 0);
-    access(3, g_read, PAGE_A, 0);
+    access_at(3, g_read, PAGE_A, 0);
     check_eq("read_sets_A", *pte_of(PAGE_A) & (PTE_A | PTE_D), PTE_A);
     check_eq("read_sets_A_of_directory", *pde & PTE_A, PTE_A);
-    access(3, g_write, PAGE_A, 0);
+    access_at(3, g_write, PAGE_A, 0);
     check_eq("write_sets_D", *pte_of(PAGE_A) & (PTE_A | PTE_D), PTE_A | PTE_D);
     check_eq("directory_has_no_D", *pde & PTE_D, 0);
     pte_set(PAGE_A, PAGE_A | RWU);
-    access(3, g_write, PAGE_A, 0);
+    access_at(3, g_write, PAGE_A, 0);
     check_eq("first_write_sets_both", *pte_of(PAGE_A) & (PTE_A | PTE_D), PTE_A | PTE_D);
     pte_set(PAGE_A, PAGE_A | PTE_P | PTE_U);
-    access(3, g_write, PAGE_A, 0);
+    access_at(3, g_write, PAGE_A, 0);
     check_eq("faulting_write_sets_no_D", *pte_of(PAGE_A) & PTE_D, 0);
     for (int i = 0; i < 3; i++) {
         pte_set(PAGE_A, PAGE_A | RWU | PTE_A);
-        access(0, g_write, PAGE_A, 0);
+        access_at(0, g_write, PAGE_A, 0);
         check_eq("D_again_after_clearing", *pte_of(PAGE_A) & PTE_D, PTE_D);
         pte_set(PAGE_A, PAGE_A | RWU);
-        access(0, g_read, PAGE_A, 0);
+        access_at(0, g_read, PAGE_A, 0);
         check_eq("A_again_after_clearing", *pte_of(PAGE_A) & (PTE_A | PTE_D), PTE_A);
     }
     /* code pages too */
     poke8(PAGE_A, 0xc3);
     pte_set(PAGE_A, PAGE_A | RWU);
-    access(3, g_exec, PAGE_A, 0);
+    access_at(3, g_exec, PAGE_A, 0);
     check_eq("fetch_sets_A", *pte_of(PAGE_A) & (PTE_A | PTE_D), PTE_A);
     pte_set(PAGE_A, PAGE_A | RWU);
-    access(3, g_exec, PAGE_A, 0);
+    access_at(3, g_exec, PAGE_A, 0);
     check_eq("fetch_sets_A_again", *pte_of(PAGE_A) & PTE_A, PTE_A);
 }
 
@@ -162,19 +138,19 @@ static void flushing(void)
     poke(PAGE_A, 0xaaaa);
     poke(PAGE_B, 0xbbbb);
     pte_set(PAGE_C, 0);
-    c = access(3, g_read, PAGE_C, 0);
+    c = access_at(3, g_read, PAGE_C, 0);
     check_eq("absent_page_faults", c.vector, V_PF);
     *pte_of(PAGE_C) = PAGE_A | RWU; /* no INVLPG: absent entries are not cached */
-    c = access(3, g_read, PAGE_C, 0);
+    c = access_at(3, g_read, PAGE_C, 0);
     check_eq("newly_present_page_needs_no_flush", c.ecx, 0xaaaa);
     for (int i = 0; i < 4; i++) {
         uint32_t page = i & 1 ? PAGE_A : PAGE_B, want = i & 1 ? 0xaaaa : 0xbbbb;
 
         *(volatile uint32_t *)pte_of(PAGE_C) = page | RWU;
         invlpg(PAGE_C + 0x800);
-        c = access(3, g_read, PAGE_C, 0);
+        c = access_at(3, g_read, PAGE_C, 0);
         check_eq("invlpg_drops_the_old_page", c.ecx, want);
-        c = access(0, g_read, PAGE_C, 0);
+        c = access_at(0, g_read, PAGE_C, 0);
         check_eq("invlpg_drops_it_for_ring0", c.ecx, want);
     }
     for (int i = 0; i < 4; i++) {
@@ -182,15 +158,15 @@ static void flushing(void)
 
         *(volatile uint32_t *)pte_of(PAGE_C) = page | RWU;
         set_cr3(get_cr3());
-        c = access(0, g_read, PAGE_C, 0);
+        c = access_at(0, g_read, PAGE_C, 0);
         check_eq("cr3_load_drops_the_old_page", c.ecx, want);
     }
     *(volatile uint32_t *)pte_of(PAGE_C) = PAGE_A | PTE_P | PTE_U;
     invlpg(PAGE_C);
-    expect_pf("right_taken_away_and_flushed", access(3, g_write, PAGE_C, 1), 7, PAGE_C);
+    check_page_fault("right_taken_away_and_flushed", access_at(3, g_write, PAGE_C, 1), 7, PAGE_C);
     *(volatile uint32_t *)pte_of(PAGE_C) = 0;
     invlpg(PAGE_C);
-    expect_pf("page_taken_away_and_flushed", access(3, g_read, PAGE_C, 1), 4, PAGE_C);
+    check_page_fault("page_taken_away_and_flushed", access_at(3, g_read, PAGE_C, 1), 4, PAGE_C);
     pte_set(PAGE_C, PAGE_C | RWU);
 }
 
@@ -230,17 +206,17 @@ static void global_pages(void)
     poke(PAGE_A, 0xaaaa);
     poke(PAGE_B, 0xbbbb);
     pte_set(PAGE_C, PAGE_A | RWU | PTE_G);
-    access(0, g_read, PAGE_C, 0);
+    access_at(0, g_read, PAGE_C, 0);
     set_cr3(get_cr3());
-    c = access(0, g_read, PAGE_C, 0);
+    c = access_at(0, g_read, PAGE_C, 0);
     check_eq("global_page_survives_cr3", c.ecx, 0xaaaa);
     *(volatile uint32_t *)pte_of(PAGE_C) = PAGE_B | RWU | PTE_G;
     invlpg(PAGE_C);
-    c = access(0, g_read, PAGE_C, 0);
+    c = access_at(0, g_read, PAGE_C, 0);
     check_eq("invlpg_drops_global", c.ecx, 0xbbbb);
     *(volatile uint32_t *)pte_of(PAGE_C) = PAGE_A | RWU | PTE_G;
     set_cr4(get_cr4() & ~0x80u);
-    c = access(0, g_read, PAGE_C, 0);
+    c = access_at(0, g_read, PAGE_C, 0);
     check_eq("clearing_PGE_drops_global", c.ecx, 0xaaaa);
     pte_set(PAGE_C, PAGE_C | RWU);
 }
@@ -253,22 +229,22 @@ static void large_pages(void)
     set_cr4(get_cr4() | 0x10);
     poke(PAGE_A + 0x345678 % 0x400000, 0x5a5a);
     *pde = (PAGE_A & 0xffc00000u) | RWU | PTE_PS;
-    c = access(3, g_read, va + 0x345678, 0);
+    c = access_at(3, g_read, va + 0x345678, 0);
     check_eq("large_page_read", c.ecx, 0x5a5a);
     check_eq("large_page_A", *pde & (PTE_A | PTE_D), PTE_A);
-    c = access(3, g_write, va + 0x3ffffc, 0x6b6b);
+    c = access_at(3, g_write, va + 0x3ffffc, 0x6b6b);
     check_eq("large_page_write", peek((PAGE_A & 0xffc00000u) + 0x3ffffc), 0x6b6b);
     check_eq("large_page_D", *pde & PTE_D, PTE_D);
     *pde = (PAGE_A & 0xffc00000u) | PTE_P | PTE_U | PTE_PS;
     invlpg(va + 0x1000); /* any address of it drops the whole page */
-    expect_pf("large_page_read_only", access(3, g_write, va + 0x200000, 0), 7, va + 0x200000);
+    check_page_fault("large_page_read_only", access_at(3, g_write, va + 0x200000, 0), 7, va + 0x200000);
     *pde = (PAGE_A & 0xffc00000u) | RWU | PTE_PS | 1u << 21;
     invlpg(va);
-    expect_pf_differs("large_page_reserved_bit", access(0, g_read, va + 4, 0), 9, va + 4);
-    expect_pf_differs("large_page_reserved_bit_ring3_write", access(3, g_write, va + 4, 0), 15, va + 4);
+    check_page_fault("large_page_reserved_bit", access_at(0, g_read, va + 4, 0), 9, va + 4);
+    check_page_fault("large_page_reserved_bit_ring3_write", access_at(3, g_write, va + 4, 0), 15, va + 4);
     *pde = 0;
     invlpg(va);
-    expect_pf("large_page_gone", access(0, g_read, va + 0x345678, 0), 0, va + 0x345678);
+    check_page_fault("large_page_gone", access_at(0, g_read, va + 0x345678, 0), 0, va + 0x345678);
     set_cr4(get_cr4() & ~0x10u);
 }
 
@@ -279,9 +255,9 @@ static void crossing_pages(void)
     /* neighbours that are not neighbours in memory */
     pte_set(PAGE_A, PAGE_C | RWU);
     pte_set(PAGE_B, PAGE_A | RWU);
-    c = access(3, g_write, PAGE_A + 0xffd, 0x11223344);
+    c = access_at(3, g_write, PAGE_A + 0xffd, 0x11223344);
     check_done("crossing_write", &c);
-    c = access(3, g_read, PAGE_A + 0xffd, 0);
+    c = access_at(3, g_read, PAGE_A + 0xffd, 0);
     check_eq("crossing_read", c.ecx, 0x11223344);
     pte_set(PAGE_B, PAGE_B | RWU);
     pte_set(PAGE_A, PAGE_A | RWU);
@@ -290,53 +266,40 @@ static void crossing_pages(void)
 
     poke(PAGE_A + 0xffc, 0x12345678);
     pte_set(PAGE_B, 0);
-    expect_pf("crossing_write_second_absent", access(3, g_write, PAGE_A + 0xffe, 0x55555555), 6, PAGE_B);
+    check_page_fault("crossing_write_second_absent", access_at(3, g_write, PAGE_A + 0xffe, 0x55555555), 6, PAGE_B);
     check_eq("crossing_write_left_first_page_alone", peek(PAGE_A + 0xffc), 0x12345678);
-    expect_pf_differs("crossing_rmw_second_absent", access(3, g_rmw, PAGE_A + 0xffe, 0), 6, PAGE_B);
+    check_page_fault("crossing_rmw_second_absent", access_at(3, g_rmw, PAGE_A + 0xffe, 0), 6, PAGE_B);
     check_eq("crossing_rmw_left_first_page_alone", peek(PAGE_A + 0xffc), 0x12345678);
-    expect_pf("crossing_read_second_absent", access(0, g_read, PAGE_A + 0xfff, 0), 0, PAGE_B);
+    check_page_fault("crossing_read_second_absent", access_at(0, g_read, PAGE_A + 0xfff, 0), 0, PAGE_B);
     pte_set(PAGE_B, PAGE_B | PTE_P | PTE_U);
-    expect_pf("crossing_write_second_read_only", access(3, g_write, PAGE_A + 0xffe, 0x55555555), 7, PAGE_B);
+    check_page_fault("crossing_write_second_read_only", access_at(3, g_write, PAGE_A + 0xffe, 0x55555555), 7, PAGE_B);
     check_eq("crossing_write_left_first_page_alone_again", peek(PAGE_A + 0xffc), 0x12345678);
     pte_set(PAGE_B, PAGE_B | RWU);
 }
 
 /* A stack that grows into an absent page: the handler adds it and the PUSH runs again. */
-static uint32_t faults_seen;
-static bool add_page(struct frame *f)
-{
-    uint32_t va;
-
-    if (f->vector != V_PF)
-        return false;
-    __asm__ volatile("mov %%cr2, %0" : "=r"(va));
-    pte_set(va & ~0xfffu, (va & ~0xfffu) | RWU);
-    faults_seen++;
-    return true;
-}
-
 static void demand_paging(void)
 {
     struct context c;
 
     pte_set(PAGE_A, 0);
-    c = access(3, g_push, PAGE_B, 0x4242);
+    c = access_at(3, g_push, PAGE_B, 0x4242);
     check_fault("push_into_absent_page", &c, V_PF, 6);
     check_eq("push_fault_leaves_esp", c.esp, PAGE_B);
     guest_hook = add_page;
-    c = access(3, g_push, PAGE_B, 0x4242);
+    c = access_at(3, g_push, PAGE_B, 0x4242);
     guest_hook = NULL;
     check_done("push_restarts", &c);
-    check_eq("push_restarted_once", faults_seen, 1);
+    check_eq("push_restarted_once", pages_added, 1);
     check_eq("push_stored", peek(PAGE_B - 4), 0x4242);
     pte_set(PAGE_A, 0);
     pte_set(PAGE_C, 0);
-    faults_seen = 0;
+    pages_added = 0;
     guest_hook = add_page;
-    c = access(3, g_movs, PAGE_A + 0xffe, PAGE_C + 0x10);
+    c = access_at(3, g_movs, PAGE_A + 0xffe, PAGE_C + 0x10);
     guest_hook = NULL;
     check_done("movs_restarts", &c);
-    check("movs_faulted_for_both", faults_seen == 2);
+    check("movs_faulted_for_both", pages_added == 2);
     pte_set(PAGE_A, PAGE_A | RWU);
     pte_set(PAGE_C, PAGE_C | RWU);
 }

@@ -627,29 +627,6 @@ static void modes(void)
 
 /* ---- interrupts from outside, single steps, code that changes -------------------------------------------------- */
 
-static void pit_one_shot(uint16_t count)
-{
-    outb(0x21, 0xfe);
-    outb(0x43, 0x30);
-    outb(0x40, (uint8_t)count);
-    outb(0x40, (uint8_t)(count >> 8));
-}
-
-static void pit_stop(void)
-{
-    outb(0x21, 0xff);
-    outb(0x43, 0x30);
-    outb(0x20, 0x20);
-}
-
-static void make_pending(void)
-{
-    pit_one_shot(100);
-    do
-        outb(0x20, 0x0a);
-    while (!(inb(0x20) & 1));
-}
-
 SNIPPET16(r_hlt, "sti; hlt; r_hlt_1: nop");
 SNIPPET16(r_sti, "sti; inc %ax; r_sti_1: inc %ax; inc %ax");
 SNIPPET16(r_pop_ss, "movw %ss, %bx; pushw %bx; sti; nop; r_pop_ss_0: popw %ss; r_pop_ss_1: inc %ax; r_pop_ss_2: nop");
@@ -684,11 +661,11 @@ static void outside(void)
     ends("hlt_wakes", &c, IRQ0, OFS(r_hlt_1, r_hlt));
     check_eq("interrupt_pushes_IF", c.eflags & EFL_IF, EFL_IF);
     pit_stop();
-    make_pending();
+    pit_pending();
     c = REAL(r_sti);
     ends("sti_shadow", &c, IRQ0, OFS(r_sti_1, r_sti));
     pit_stop();
-    make_pending();
+    pit_pending();
     c = REAL(r_popf_if);
     ends("popf_has_no_shadow", &c, IRQ0, OFS(r_popf_if_1, r_popf_if));
     pit_stop();

@@ -137,19 +137,6 @@ static void conditions(void)
     check_eq("count_zero_keeps_flags", c.eflags & (0x40 | EFL_CF), 0x40 | EFL_CF);
 }
 
-static uint32_t faults_seen;
-static bool add_page(struct frame *f)
-{
-    uint32_t va;
-
-    if (f->vector != V_PF)
-        return false;
-    __asm__ volatile("mov %%cr2, %0" : "=r"(va));
-    pte_set(va & ~0xfffu, (va & ~0xfffu) | RWU);
-    faults_seen++;
-    return true;
-}
-
 static void with_faults(void)
 {
     struct context c;
@@ -193,13 +180,13 @@ static void with_faults(void)
         pte_set(A + 0x1000 * i, 0);
         pte_set(B + 0x1000 * i, 0);
     }
-    faults_seen = 0;
+    pages_added = 0;
     guest_hook = add_page;
     c = go(t_movsb, A, B, 0x4000, 0, 0);
     guest_hook = NULL;
     check_done("demand_paged_movs", &c);
     check_registers("demand_paged_movs_registers", &c, A + 0x4000, B + 0x4000, 0);
-    check_eq("demand_paged_movs_faults", faults_seen, 8);
+    check_eq("demand_paged_movs_faults", pages_added, 8);
     check("demand_paged_movs_memory", !memcmp((void *)A, (void *)B, 0x4000));
     for (uint32_t i = 0; i < 4; i++)
         check_eq("demand_paged_D", *pte_of(B + 0x1000 * i) & (PTE_A | PTE_D), PTE_A | PTE_D);

@@ -476,21 +476,6 @@ static void tasks(void)
     check_eq("task_gate_error_code", peek(task.esp), 0);
 }
 
-static void pit_one_shot(uint16_t count)
-{
-    outb(0x21, 0xfe);
-    outb(0x43, 0x30);
-    outb(0x40, (uint8_t)count);
-    outb(0x40, (uint8_t)(count >> 8));
-}
-
-static void pit_stop(void)
-{
-    outb(0x21, 0xff);
-    outb(0x43, 0x30);
-    outb(0x20, 0x20);
-}
-
 static void gates(void)
 {
     struct context c = RUN(v_div0, 0);
@@ -528,10 +513,7 @@ static void gates(void)
     pit_stop();
     ends("interrupt_at_iopl_0", &c, IRQ0, 0, 0);
     check_eq("interrupt_pushes_IF", c.eflags & EFL_IF, EFL_IF);
-    pit_one_shot(100);
-    do
-        outb(0x20, 0x0a);
-    while (!(inb(0x20) & 1));
+    pit_pending();
     c = RUN(v_sti_pending, IOPL(3));
     pit_stop();
     ends("sti_shadow", &c, IRQ0, 0, OFS(v_sti_pending_1, v_sti_pending));
