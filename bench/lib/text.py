@@ -29,8 +29,13 @@ def spread(summary):
     return '%s (%s..%s)' % (digits(summary.median), digits(summary.q1), digits(summary.q3))
 
 
+def published(suite):
+    """The columns of figures from elsewhere, in the order in which rows name them."""
+    return list(dict.fromkeys(name for row in suite.rows for name in row.published))
+
+
 def columns(suite):
-    return ['', *suite.systems, *('%s/%s' % r for r in suite.ratios), 'target']
+    return ['', *suite.systems, *('%s/%s' % r for r in suite.ratios), *published(suite), 'target']
 
 
 def cells(suite, row):
@@ -38,14 +43,15 @@ def cells(suite, row):
     verdicts = '; '.join('%s %s%s' % (t.text(), 'goal ' if t.goal else '', v or 'not measured')
                          for t, v in row.verdicts())
     figures = [figure(s.median if s else None, row.unit) for s in map(row.summary, suite.systems)]
-    return [row.name, *figures, *(spread(row.ratio(*r)) for r in suite.ratios), verdicts]
+    elsewhere = [digits(row.published[name]) if name in row.published else '' for name in published(suite)]
+    return [row.name, *figures, *(spread(row.ratio(*r)) for r in suite.ratios), *elsewhere, verdicts]
 
 
 def mean_cells(suite, mean):
     value = mean.over(suite.rows)
     ratios = [digits(value) if value and r == (mean.above, mean.below) else '' for r in suite.ratios]
     verdict = '' if mean.target is None else '%s %s' % (mean.target.text(), mean.verdict(suite.rows) or 'not measured')
-    return ['geometric mean', *('' for _ in suite.systems), *ratios, verdict]
+    return ['geometric mean', *('' for _ in suite.systems), *ratios, *('' for _ in published(suite)), verdict]
 
 
 def table(head, lines):
