@@ -28,6 +28,7 @@ struct bt_options {
     unsigned max_insns;       /* tu-insns=, most instructions of a TU, 1..CCF_MAX_INSNS   */
     bool verify;              /* verify=on|off: check every CCF's bytes                 */
     bool icount;              /* clock=insn                                             */
+    bool callouts_only;       /* inline=off: every system instruction is a callout        */
     enum bt_coherency coherency; /* coherency=                                          */
 };
 

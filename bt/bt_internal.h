@@ -267,9 +267,10 @@ lower_fn lower_push_r, lower_pop_r, lower_push_imm, lower_push_rm, lower_pop_rm,
 lower_fn lower_jmp, lower_jcc, lower_call, lower_ret, lower_jmp_rm, lower_call_rm, lower_loop, lower_jecxz;
 lower_fn lower_string, lower_lea, lower_xlat, lower_moffs, lower_incdec_r, lower_shift_cl, lower_cmpxchg8b;
 lower_fn lower_bit_rm_r, lower_maskmov, lower_cld, lower_std, lower_lahf, lower_sahf, lower_salc;
-lower_fn lower_cli, lower_sti;
-/** Sensitive, privileged and lowered-by-callout instructions. */
-void lower_callout(struct xlate *x);
+/** Sensitive and privileged instructions: inline where that is possible. */
+lower_fn lower_system;
+/** The same as a callout, and what 64-bit mode lacks. */
+lower_fn lower_callout;
 /** The operands of an instruction that is a callout, as base/callout.h packs them. */
 uint64_t lower_callout_arg(const struct insn *in);
 

@@ -213,14 +213,20 @@ void e_movsx_r32_r16(struct emit *e, enum host_reg to, enum host_reg from)
     e_op_rr(e, ENC_0F, 0xbf, to, from);
 }
 
-/* VEX.LZ.pp.0F38.W F7 /r: pp 1 SHLX, 2 SARX, 3 SHRX (BMI2) */
-static void shift_x(struct emit *e, unsigned pp, bool w, unsigned to, unsigned from, unsigned count)
+/* VEX.LZ.pp.0F38.W opcode /r with three registers; pp 1, 2, 3: 66, F3, F2 */
+static void bmi2(struct emit *e, unsigned pp, bool w, unsigned opcode, unsigned reg, unsigned vvvv, unsigned rm)
 {
     put8(e, 0xc4);
-    put8(e, (to < 8 ? 0x80u : 0) | 0x40 | (from < 8 ? 0x20u : 0) | 2);
-    put8(e, (w ? 0x80u : 0) | (~count & 15) << 3 | pp);
-    put8(e, 0xf7);
-    put8(e, 0xc0 | (to & 7) << 3 | (from & 7));
+    put8(e, (reg < 8 ? 0x80u : 0) | 0x40 | (rm < 8 ? 0x20u : 0) | 2);
+    put8(e, (w ? 0x80u : 0) | (~vvvv & 15) << 3 | pp);
+    put8(e, opcode);
+    put8(e, 0xc0 | (reg & 7) << 3 | (rm & 7));
+}
+
+/* F7 /r: pp 1 SHLX, 2 SARX, 3 SHRX */
+static void shift_x(struct emit *e, unsigned pp, bool w, unsigned to, unsigned from, unsigned count)
+{
+    bmi2(e, pp, w, 0xf7, to, count, from);
 }
 
 void e_shrx_r32(struct emit *e, enum host_reg to, enum host_reg from, enum host_reg count)
@@ -241,6 +247,16 @@ void e_sarx_r32(struct emit *e, enum host_reg to, enum host_reg from, enum host_
 void e_shlx_r32(struct emit *e, enum host_reg to, enum host_reg from, enum host_reg count)
 {
     shift_x(e, 1, false, to, from, count);
+}
+
+void e_pext_r32(struct emit *e, enum host_reg to, enum host_reg from, enum host_reg mask)
+{
+    bmi2(e, 2, false, 0xf5, to, from, mask);
+}
+
+void e_pdep_r32(struct emit *e, enum host_reg to, enum host_reg from, enum host_reg mask)
+{
+    bmi2(e, 3, false, 0xf5, to, from, mask);
 }
 
 void e_pushfq(struct emit *e)

@@ -83,6 +83,9 @@ void e_shrx_r32(struct emit *e, enum host_reg to, enum host_reg from, enum host_
 void e_shrx_r64(struct emit *e, enum host_reg to, enum host_reg from, enum host_reg count);
 void e_sarx_r32(struct emit *e, enum host_reg to, enum host_reg from, enum host_reg count);
 void e_shlx_r32(struct emit *e, enum host_reg to, enum host_reg from, enum host_reg count);
+/** Bits of `from` where `mask` has ones, to the low end (PEXT) and back (PDEP): an AND that keeps flags. BMI2. */
+void e_pext_r32(struct emit *e, enum host_reg to, enum host_reg from, enum host_reg mask);
+void e_pdep_r32(struct emit *e, enum host_reg to, enum host_reg from, enum host_reg mask);
 void e_pushfq(struct emit *e);
 void e_popfq(struct emit *e);
 void e_push_r64(struct emit *e, enum host_reg r);

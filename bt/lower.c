@@ -428,24 +428,3 @@ void lower_salc(struct xlate *x)
     e_op_rr(x->e, 0, 0x18, 0, 0); /* sbb al, al */
     e_popfq(x->e);
 }
-
-/* IF is a byte of the vCPU; the lowering is chosen for CPL 0 only. */
-void lower_cli(struct xlate *x)
-{
-    e_mov_m8_imm8(x->e, vcpu_mem(VCPU_OFS(eflags_if)), 0);
-}
-
-/*  mov   byte [r15 + eflags_if], 1
- *  mov   ecx, [r15 + intr_quiet]
- *  jrcxz slow              ; an interrupt waits: run one instruction, then take it  */
-void lower_sti(struct xlate *x)
-{
-    e_mov_m8_imm8(x->e, vcpu_mem(VCPU_OFS(eflags_if)), 1);
-    if (x->is_cold) {
-        idiom_exit(x->e, EXIT_SHADOW, x->next_eip);
-        return;
-    }
-    idiom_islands(x, 64, true);
-    e_mov_r32_m32(x->e, H_ADDR, vcpu_mem(VCPU_OFS(intr_quiet)));
-    idiom_jrcxz_slow(x);
-}

@@ -81,18 +81,6 @@ static bool is_plain_string(const struct insn *in)
            ((in->opcode >= 0xa4 && in->opcode <= 0xa7) || (in->opcode >= 0xaa && in->opcode <= 0xaf));
 }
 
-static void lower_system(struct xlate *x)
-{
-    bool is_ring0 = x->mode & MODE_CPL0 && !(x->mode & MODE_VM86);
-
-    if (is_ring0 && x->in.info->callout == CALLOUT_cli)
-        lower_cli(x);
-    else if (is_ring0 && x->in.info->callout == CALLOUT_sti && !(x->mode & MODE_STEP))
-        lower_sti(x);
-    else
-        lower_callout(x);
-}
-
 static void lower_insn(struct xlate *x)
 {
     const struct insn_info *info = x->in.info;

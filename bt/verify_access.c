@@ -29,6 +29,8 @@ static const struct vcpu_field vcpu_fields[] = {
     FIELD(flags_ax, USE_READ | USE_WRITE),
     FIELD(eflags_if, USE_READ | USE_WRITE),
     FIELD(eflags_df, USE_READ | USE_WRITE),
+    FIELD(eflags_sys, USE_READ),
+    FIELD(segs, USE_READ),
     FIELD(exit_arg, USE_READ | USE_WRITE),
     FIELD(stub_callout, USE_CALL),
     FIELD(stub_mem_slow, USE_CALL),

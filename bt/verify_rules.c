@@ -353,6 +353,8 @@ static rule_fn *const rules[ZYDIS_MNEMONIC_MAX_VALUE + 1] = {
     /* no guest has these, but the translator uses them */
     [ZYDIS_MNEMONIC_SHLX]   = rule_generic,
     [ZYDIS_MNEMONIC_SARX]   = rule_generic,
+    [ZYDIS_MNEMONIC_PEXT]   = rule_generic,
+    [ZYDIS_MNEMONIC_PDEP]   = rule_generic,
     [ZYDIS_MNEMONIC_RORX]   = rule_generic,
     [ZYDIS_MNEMONIC_MOVSXD] = rule_generic,
 };

@@ -253,6 +253,7 @@ static struct vm_config make_config(const struct session *s)
             .verify = o->verify,
             .icount = o->clock_insn,
             .coherency = policies[o->coherency],
+            .callouts_only = !o->inline_system,
         },
         .machine = {
             .ram_bytes = o->ram_bytes,

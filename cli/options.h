@@ -77,6 +77,7 @@ struct options {
     enum accel_mem mem;
     enum accel_coherency coherency;
     unsigned tu_insns;
+    bool inline_system;
     const char *stats_file;
     bool perf_map;
     const char *core_file; /* NULL: none                          */

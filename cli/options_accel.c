@@ -122,6 +122,7 @@ static const struct property {
     { "tu-insns",   read_tu_insns,  FIELD(tu_insns),   "1 to 64" },
     { "clock",      read_clock,     FIELD(clock_insn), "host or insn" },
     { "coherency",  read_coherency, FIELD(coherency),  "trace, check, patch or adaptive" },
+    { "inline",     ON_OFF(inline_system) },
     { "stats",      read_file,      FIELD(stats_file), "the name of a file" },
     { "perf-map",   ON_OFF(perf_map) },
     { "core",       read_file,      FIELD(core_file),  "the name of a file" },

@@ -37,6 +37,8 @@ const char options_help[] =
     "                       tc-size=SIZE (default a quarter of -m, 32M to 128M)\n"
     "                       chain=on|off  mem=checked|window|adaptive\n"
     "                       host=auto|baseline  verify=on|off  tu-insns=1..64\n"
+    "                       inline=on|off (system instructions inside translated code, or all\n"
+    "                       of them in C)\n"
     "                       clock=host|insn  stats=FILE  perf-map=on|off\n"
     "                       coherency=trace|check|patch|adaptive (code that the guest changes: its\n"
     "                       pages watched, its bytes compared before they run, constants patched,\n"

@@ -147,6 +147,7 @@ void oracle_host_x87(struct host_x87 *out);
 
 struct engine_options {
     bool chain, host_baseline, verify;
+    bool callouts_only;
     bool watched; /* pages as if they had breakpoints, which nothing meets */
     unsigned tu_insns;
     size_t tc_bytes;

@@ -42,7 +42,8 @@ struct engine *engine_new(const struct engine_options *o)
                 .chain = o->chain,
                 .mem = (enum bt_mem_form)o->mem,
                 .max_insns = o->tu_insns,
-                .verify = o->verify },
+                .verify = o->verify,
+                .callouts_only = o->callouts_only },
         .host_baseline = o->host_baseline,
     };
 

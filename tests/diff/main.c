@@ -58,7 +58,7 @@ static _Noreturn void usage(const char *what)
             "diff: %s\nusage: diff [--cases N] [--seed S] [--case K] [--only MNEMONIC] [--file CASES]\n"
             "            [--accel "
             "chain=on|off,tu-insns=N,tc-size=SIZE,mem=checked|window|adaptive,host=baseline,verify=off,"
-            "watched=on]\n"
+            "inline=off,watched=on]\n"
             "            [--jobs N] [--self] [--list] [--coverage] [--stats] [--log] [--max-failures N] [-v]\n",
             what);
     exit(2);
@@ -90,6 +90,8 @@ static void parse_accel_item(struct engine_options *e, const char *item)
         e->host_baseline = true;
     else if (!strcmp(item, "verify=on") || !strcmp(item, "verify=off"))
         e->verify = item[8] == 'n';
+    else if (!strcmp(item, "inline=off"))
+        e->callouts_only = true;
     else if (!strcmp(item, "watched=on"))
         e->watched = true;
     else if (!strcmp(item, "mem=checked"))

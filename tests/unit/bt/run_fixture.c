@@ -14,6 +14,7 @@ static const struct run_config run_configs[] = {
     { .name = "single", .chain = true, .max_insns = 1, .tc_bytes = 4u << 20 },
     { .name = "small", .chain = true, .max_insns = 64, .tc_bytes = TCACHE_MIN_BYTES },
     { .name = "baseline", .chain = true, .max_insns = 64, .tc_bytes = 4u << 20, .baseline = true },
+    { .name = "callouts", .chain = true, .max_insns = 64, .tc_bytes = 4u << 20, .callouts_only = true },
     { .name = "window", .chain = true, .max_insns = 64, .tc_bytes = 4u << 20, .mem = MEM_WINDOW },
     { .name = "adaptive", .chain = true, .max_insns = 16, .tc_bytes = 4u << 20, .mem = MEM_ADAPTIVE },
     { .name = "check", .chain = true, .max_insns = 64, .tc_bytes = 4u << 20, .coherency = COHERENCY_CHECK },
@@ -165,6 +166,7 @@ struct run_fixture *run_fixture_new(void)
                 .mem = chosen->mem,
                 .max_insns = chosen->max_insns,
                 .coherency = chosen->coherency,
+                .callouts_only = chosen->callouts_only,
                 .verify = true },
         .host_baseline = chosen->baseline,
     };

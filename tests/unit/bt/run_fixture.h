@@ -115,6 +115,7 @@ struct run_config {
     size_t tc_bytes;
     enum bt_mem_form mem;
     enum bt_coherency coherency;
+    bool callouts_only;
 };
 
 /** Takes the configuration from the command line. false: no such one (usage is printed). */

@@ -257,10 +257,12 @@ static void every_triple_of_a_flagless_shift(void **state)
     } shifts[] = { { e_shrx_r32, ZYDIS_MNEMONIC_SHRX, 32 },
                    { e_shrx_r64, ZYDIS_MNEMONIC_SHRX, 64 },
                    { e_sarx_r32, ZYDIS_MNEMONIC_SARX, 32 },
-                   { e_shlx_r32, ZYDIS_MNEMONIC_SHLX, 32 } };
+                   { e_shlx_r32, ZYDIS_MNEMONIC_SHLX, 32 },
+                   { e_pext_r32, ZYDIS_MNEMONIC_PEXT, 32 },
+                   { e_pdep_r32, ZYDIS_MNEMONIC_PDEP, 32 } };
 
     (void)state;
-    for (unsigned i = 0; i < 4; i++)
+    for (size_t i = 0; i < ARRAY_LEN(shifts); i++)
         for (unsigned k = 0; k < 4096; k++) {
             enum host_reg to = (enum host_reg)(k & 15), from = (enum host_reg)(k >> 4 & 15),
                           n = (enum host_reg)(k >> 8);

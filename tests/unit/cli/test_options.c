@@ -94,14 +94,16 @@ static void accel_properties_are_read(void **state)
 {
     (void)state;
     good("-kernel k -accel bt,tc-size=256K,chain=off,mem=window,host=baseline,verify=on,tu-insns=1,"
-         "clock=insn,stats=a,,b.json,coherency=trace");
+         "clock=insn,stats=a,,b.json,coherency=trace,inline=off");
     assert_int_equal(o.tc_bytes, 256u << 10);
     assert_false(o.chain);
     assert_true(o.verify && o.baseline && o.clock_insn);
     assert_int_equal(o.mem, ACCEL_MEM_WINDOW);
     assert_int_equal(o.tu_insns, 1);
     assert_string_equal(o.stats_file, "a,b.json");
+    assert_false(o.inline_system);
     good("-kernel k -accel bt -accel bt,mem=checked,host=auto,clock=host,coherency=patch -machine pc,accel=bt -M type=pc");
+    assert_true(o.inline_system);
     assert_int_equal(o.mem, ACCEL_MEM_CHECKED);
     assert_int_equal(o.coherency, ACCEL_COHERENCY_PATCH);
 }
