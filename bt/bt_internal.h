@@ -280,12 +280,16 @@ uint64_t bt_mem_slow(struct vcpu *cpu, uint32_t address, uint32_t desc);
 enum exit_reason bt_mem_done(struct vcpu *cpu);
 
 /* Descriptor of a slow access: bits 0..9 size, 10 write, 11 read, 12..14 segment, 15 check it, 16 the
- * instruction wants the operand aligned, 17 it waits for a pending x87 error. */
+ * instruction wants the operand aligned, 17 it waits for a pending x87 error, 18 it is an x87 store that its own
+ * exception can keep from storing: 19..21 ModRM.reg, 22..24 the low bits of the opcode. */
 #define MD_WRITE 0x400u
 #define MD_READ  0x800u
 #define MD_SEG_SHIFT 12
 #define MD_CHECK 0x8000u
 #define MD_ALIGNED 0x10000u
 #define MD_WAITS   0x20000u
+#define MD_X87_STORE 0x40000u
+#define MD_X87_SHIFT 19
+#define MD_X87_FORM(opcode, reg) (((opcode)&7u) << 3 | (reg))
 
 #endif

@@ -5,7 +5,8 @@
  *
  * *Bouncing* is the universal slow path: the instruction itself runs, on a scratch buffer.
  * A device, a traced or a watched page is read before it if the instruction reads memory, and written
- * after it if it writes, at its own width; checks and faults come before either.
+ * after it if it writes, at its own width; checks and faults come before either. An x87 store that an exception of
+ * its own keeps from storing runs there, too, without any of these.
  */
 #include "base/assert.h"
 #include "base/string.h"
@@ -82,6 +83,51 @@ static __attribute__((noinline)) bool x87_is_pending(const struct vcpu *cpu)
     return status & 0x80;
 }
 
+/* Store ST(0) to `to` as the instruction of this form would; MD_X87_FORM gives the opcode. */
+static bool x87_store(unsigned form, uint8_t to[16])
+{
+#define FORM(opcode, reg, insn)                                                                              \
+    case MD_X87_FORM(opcode, reg):                                                                           \
+        __asm__ volatile(insn " (%0)" : : "r"(to) : "memory");                                               \
+        return true
+    switch (form) {
+        FORM(0xd9, 2, "fsts");
+        FORM(0xd9, 3, "fstps");
+        FORM(0xdb, 2, "fistl");
+        FORM(0xdb, 3, "fistpl");
+        FORM(0xdb, 7, "fstpt");
+        FORM(0xdd, 2, "fstl");
+        FORM(0xdd, 3, "fstpl");
+        FORM(0xdf, 2, "fists");
+        FORM(0xdf, 3, "fistps");
+        FORM(0xdf, 6, "fbstp");
+        FORM(0xdf, 7, "fistpll");
+    }
+    return false;
+#undef FORM
+}
+
+/*
+ * Will this x87 store meet an unmasked exception of its own, and so store nothing? Then it does not look at its operand
+ * (so processors do; SDM vol. 1, ch. 8 "x87 FPU Floating-Point Exception Handling" has the rest). To know is to do it
+ * and to undo it. One that is pending already is another matter: the instruction does not begin.
+ */
+static __attribute__((noinline)) bool x87_store_is_dropped(struct vcpu *cpu, unsigned form)
+{
+    uint16_t control, status = 0;
+    uint8_t number[16];
+
+    __asm__ volatile("fnstcw %0" : "=m"(control));
+    if ((control & 0x3f) == 0x3f || x87_is_pending(cpu))
+        return false;
+    __asm__ volatile("fxsave64 %0" : "=m"(cpu->fpu));
+    if (x87_store(form, number))
+        __asm__ volatile("fnstsw %0" : "=m"(status));
+    __asm__ volatile("fxrstor64 %0" : : "m"(cpu->fpu));
+    /* an inexact result is stored all the same: what is dropped has ES set by something else */
+    return status & 0x3f & ~control & ~0x20u;
+}
+
 /* The access earned a fault of its segment or page. A pending x87 error comes before both, a misaligned
  * operand before the page. Ref: SDM vol. 3A, "Priority Among Simultaneous
  * Exceptions and Interrupts"; vol. 2A, "Intel SSE Instruction Exception Classification". */
@@ -103,6 +149,8 @@ uint64_t bt_mem_slow(struct vcpu *cpu, uint32_t address, uint32_t desc)
     enum x86_rc rc;
 
     STAT_INC(cpu, mem_slow);
+    if ((desc & MD_X87_STORE) && x87_store_is_dropped(cpu, desc >> MD_X87_SHIFT & 0x3f))
+        return (uint64_t)(uintptr_t)bounce_at(cpu, va) - address;
     if (desc & MD_CHECK) {
         rc = cpu->bt->ops.segment_linear(cpu, (enum seg_id)(desc >> MD_SEG_SHIFT & 7), address, size, access, &va);
         if (rc != X86_OK) {

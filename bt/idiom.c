@@ -218,8 +218,12 @@ static uint32_t faults_before_page(const struct insn *in, unsigned size)
     switch ((enum insn_unit)in->unit) {
     case UNIT_SSE: /* conversions to MMX registers wait as well */
         return (size == 16 && wants_alignment(in) ? MD_ALIGNED : 0) | (in->reg_kind == RK_MMX ? MD_WAITS : 0);
-    case UNIT_X87: /* FNSTENV FNSTCW, FNSAVE FNSTSW do not */
-        return (in->opcode == 0xd9 || in->opcode == 0xdd) && in->reg >= 6 ? 0 : MD_WAITS;
+    case UNIT_X87: /* FNSTENV FNSTCW, FNSAVE FNSTSW neither wait nor convert */
+        if ((in->opcode == 0xd9 || in->opcode == 0xdd) && in->reg >= 6)
+            return 0;
+        if (!(in->mem_access & MEM_WRITE))
+            return MD_WAITS;
+        return MD_WAITS | MD_X87_STORE | (uint32_t)MD_X87_FORM(in->opcode, in->reg) << MD_X87_SHIFT;
     case UNIT_MMX:
         return MD_WAITS;
     case UNIT_INT:

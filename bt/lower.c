@@ -69,12 +69,8 @@ static void put_imm(struct xlate *x)
         put8(x->e, in->imm >> 8 * i & 0xff);
 }
 
-/* An x87 store does not store when an unmasked exception is met: where it goes through the bounce
- * buffer, that must hold what memory held. */
 static unsigned mem_access(const struct insn *in)
 {
-    if (in->unit == UNIT_X87 && (in->mem_access & MEM_WRITE))
-        return MEM_READ | MEM_WRITE;
     return in->mem_access ? in->mem_access : MEM_READ;
 }
 

@@ -288,25 +288,6 @@ static void compare_end(struct report *rep, const struct freedom *freedom, const
         differ(rep, "cr2", want->cr2, got->cr2);
 }
 
-/*
- * An x87 store whose own exception is unmasked stores nothing (SDM vol. 1, "x87 FPU Floating-Point
- * Exception Handling"), so a processor may leave it without looking at memory; the other side's store
- * faulted. Nothing after it can be compared.
- */
-static bool store_was_dropped(const struct diff_result *want, const struct diff_result *got)
-{
-    uint16_t fcw, fsw;
-    uint8_t op[2];
-
-    memcpy(&fcw, got->state.fx, 2); /* `want` may have masked them since */
-    memcpy(&fsw, want->state.fx + 2, 2);
-    if (got->vector < EXC_SS || got->vector > EXC_PF || !(fsw & ~fcw & 0x3f))
-        return false;
-    opcode_at(got, got->state.eip, op);
-    return op[0] >= 0xd9 && op[0] <= 0xdf && (op[0] & 1) && op[1] < 0xc0 && (op[1] & 0x38) >= 0x10 &&
-           want->state.eip != got->state.eip;
-}
-
 unsigned compare_results(const struct diff_case *c, const struct diff_result *want,
                          const struct diff_result *got, bool print)
 {
@@ -315,8 +296,6 @@ unsigned compare_results(const struct diff_case *c, const struct diff_result *wa
     uint32_t flags = FLAGS_COMPARED & ~undefined_at(c, w->eip);
     struct freedom freedom = freedom_of(want);
 
-    if (store_was_dropped(want, got))
-        return 0;
     compare_end(&rep, &freedom, want, got);
     if (w->eip != g->eip)
         differ(&rep, "eip", w->eip, g->eip);
