@@ -254,7 +254,6 @@ static unsigned code_written(struct vcpu *cpu, gpa_t pa, uint32_t len, bool is_m
 
 void bt_code_written(struct vcpu *cpu, gpa_t pa, uint32_t len)
 {
-    STAT_INC(cpu, traced_store);
     if (cpu->tc && !code_written(cpu, pa, len, false))
         STAT_INC(cpu, traced_store_false);
 }

@@ -95,7 +95,7 @@ static void place_write(struct mmu *m, const struct place *p, const void *buf, u
         copy_bytes(p->host, buf, len);
         return;
     }
-    if ((page_flags(m, gpa_page(p->pa)) & PAGE_KIND) == REGION_RAM)
+    if (page_flags(m, gpa_page(p->pa)) & PAGE_TRACED)
         STAT_INC(m->cpu, traced_store);
     phys_store(m, p->pa, buf, len);
 }

@@ -54,7 +54,7 @@ button[aria-pressed=false]{opacity:.45}button i{width:11px;height:11px;border-ra
 svg.chart{width:100%;height:auto;display:block;overflow:visible}
 svg text{font-size:12px;fill:var(--ink);font-family:inherit}svg .small{font-size:11px}svg .muted{fill:var(--muted)}
 svg .value{font-variant-numeric:tabular-nums;font-weight:600}svg .inside{fill:var(--card);font-size:11px;font-weight:600}
-svg .grid{stroke:var(--grid)}svg .axis{stroke:var(--edge)}svg .band{fill:var(--band)}svg .hit{fill:transparent}
+svg .grid{stroke:var(--grid)}svg .axis{stroke:var(--edge)}svg .band{fill:var(--band)}svg .hit{fill:transparent}svg .part{fill:var(--ink);opacity:.28}
 svg .spread{stroke:var(--ink);stroke-width:1.2;opacity:.55}svg .range{stroke-width:2.2;opacity:.45;stroke-linecap:round}
 svg .mark{cursor:default}svg .mark:hover .fill,svg .mark:hover .dot{filter:brightness(1.12) saturate(1.15)}
 .off{display:none}

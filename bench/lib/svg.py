@@ -1,27 +1,32 @@
 """Charts as SVG text. Colours, fonts and what happens under the pointer come from page.py's style: a mark has
 the class `s-KEY` of its series, and `data-tip` is what it says.
 
-A value is a summary of measure.py (median, low, high), or a plain number.
+A value is a stats.Summary, or a plain number.
 """
 import math
 from html import escape
 
-from measure import si
+from . import stats
+from .text import figure
 
 ROW = 22        # height of a line of text with its bar
 CHAR = 6.6      # width of a character of labels, about
 
 
+def shown(value, unit):
+    return figure(value, unit).replace(' us', ' µs').rstrip()
+
+
 def _median(value):
-    return value['median'] if isinstance(value, dict) else value
+    return value.median if isinstance(value, stats.Summary) else value
 
 
 def _low(value):
-    return value['low'] if isinstance(value, dict) else value
+    return value.low if isinstance(value, stats.Summary) else value
 
 
 def _high(value):
-    return value['high'] if isinstance(value, dict) else value
+    return value.high if isinstance(value, stats.Summary) else value
 
 
 def tip(*lines):
@@ -55,23 +60,30 @@ def decades(low, high):
     return list(range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1))
 
 
+def _decade(e, unit):
+    value = figure(10.0 ** e, unit).split(' ')
+    return '%g' % float(value[0]), value[1].replace('us', 'µs')
+
+
 def describe(value, unit):
-    if isinstance(value, dict) and value['n'] > 1:
-        return '%s, %s to %s of %d runs' % (si(value['median'], unit), si(value['low'], unit), si(value['high'], unit),
-                                            value['n'])
-    return si(_median(value), unit)
+    if isinstance(value, stats.Summary) and value.n > 1:
+        return '%s, %s to %s in %d runs' % (shown(value.median, unit), shown(value.low, unit), shown(value.high, unit),
+                                            value.n)
+    return shown(_median(value), unit)
 
 
-def bars(rows, unit, label, width=420, note=None):
+def bars(rows, unit, label, width=420, notes=None, parts=None, part_name=''):
     """Horizontal bars from zero with their spread.
 
-    rows: [(name, series key, value or None)]; None is drawn as "not run".
-    note: value -> text behind the number, or None.
+    rows: [(name, series key, value or None)]; None is drawn as "not possible".
+    notes: {key: text behind the number}.
+    parts: {key: a part of the value, drawn darker}, which part_name says in the tip.
     """
+    notes, parts = notes or {}, parts or {}
     left = max(len(name) for name, _, _ in rows) * CHAR + 10
     values = [v for _, _, v in rows if v is not None]
     # Numbers stand behind the spread: room for them at the right.
-    right = 60 + max([len(note(v)) * CHAR for v in values] + [0] if note else [0])
+    right = 62 + max([len(n) for n in notes.values()] + [0]) * CHAR
     top = max([_high(v) for v in values] + [1e-9])
     scale = (width - left - right) / top
     body = ''
@@ -84,16 +96,21 @@ def bars(rows, unit, label, width=420, note=None):
         m, lo, hi = _median(value), _low(value), _high(value)
         mark = '<rect x="%.1f" y="%.1f" width="%.1f" height="%d" rx="3" class="fill"/>' % (
             left, y + 4, max(m * scale, 1.5), ROW - 8)
+        part = parts.get(key)
+        if part is not None:
+            mark += '<rect x="%.1f" y="%.1f" width="%.1f" height="%d" rx="3" class="part"/>' % (
+                left, y + 4, max(min(_median(part), m) * scale, 1.5), ROW - 8)
         if hi > lo:
             mid = y + ROW / 2
             mark += line(left + lo * scale, mid, left + hi * scale, mid, 'spread')
             for x in (lo, hi):
                 mark += line(left + x * scale, mid - 4, left + x * scale, mid + 4, 'spread')
         end = left + max(hi, m) * scale + 6
-        mark += text(end, y + 15, si(m, unit), 'value')
-        if note:
-            mark += text(end + len(si(m, unit)) * CHAR + 6, y + 15, note(value), 'muted small')
-        body += '<g class="mark s-%s"%s>%s%s</g>' % (key, tip(name, describe(value, unit)),
+        mark += text(end, y + 15, shown(m, unit), 'value')
+        if notes.get(key):
+            mark += text(end + len(shown(m, unit)) * 7.2 + 5, y + 15, notes[key], 'muted small')
+        said = [name, describe(value, unit)] + (['%s: %s' % (part_name, describe(part, unit))] if part is not None else [])
+        body += '<g class="mark s-%s"%s>%s%s</g>' % (key, tip(*said),
                                                    text(left - 8, y + 15, name, 'label', 'end'), mark)
     return svg(width, len(rows) * ROW + 4, line(left, 0, left, len(rows) * ROW + 2, 'axis') + body, label)
 
@@ -123,18 +140,18 @@ def dots(rows, series, unit, label, width=1000):
         body += '<rect x="0" y="%.1f" width="%g" height="%.1f" class="band"/>' % (head + i * height, width, height)
     for e in exponents:
         body += line(x_of(10 ** e), head, x_of(10 ** e), total, 'grid')
-        body += text(x_of(10 ** e), head - 8, si(10 ** e, unit), 'muted small', 'middle')
+        body += text(x_of(10 ** e), head - 8, '%s %s' % _decade(e, unit), 'muted small', 'middle')
     for i, (name, found) in enumerate(rows):
         y = head + i * height
         body += text(left - 12, y + height / 2 + 4, name, 'label', 'end')
-        for j, (key, shown) in enumerate(series):
+        for j, (key, whose) in enumerate(series):
             value = found.get(key)
             if value is None or _median(value) <= 0:
                 continue
             at = y + 6 + (j + 0.5) * lane
-            body += '<g class="mark s-%s"%s>' % (key, tip('%s: %s' % (name, shown), describe(value, unit)))
+            body += '<g class="mark s-%s"%s>' % (key, tip('%s: %s' % (name, whose), describe(value, unit)))
             body += line(x_of(_low(value)), at, x_of(_high(value)), at, 'range')
-            body += '<circle cx="%.1f" cy="%.1f" r="9" class="hit"/>' % (x_of(_median(value)), at)
+            body += '<circle cx="%.1f" cy="%.1f" r="5.5" class="hit"/>' % (x_of(_median(value)), at)
             body += '<circle cx="%.1f" cy="%.1f" r="4.2" class="dot"/></g>' % (x_of(_median(value)), at)
     return svg(width, total + 4, body, label, 'wide')
 
@@ -149,13 +166,13 @@ def shares(rows, parts, label, width=420):
     for i, (name, found) in enumerate(rows):
         y, x = i * ROW, left
         body += text(left - 8, y + 15, name, 'label', 'end')
-        for key, shown in parts:
+        for key, what in parts:
             share = max(0.0, found.get(key, 0.0))
             w = share * (width - left - 4)
             if w <= 0:
                 continue
             body += '<g class="mark s-%s"%s><rect x="%.1f" y="%.1f" width="%.1f" height="%d" class="fill"/>' % (
-                key, tip(name, '%s: %.1f %%' % (shown, 100 * share)), x, y + 4, w, ROW - 8)
+                key, tip(name, '%s: %.1f %%' % (what, 100 * share)), x, y + 4, w, ROW - 8)
             if w > 34:
                 body += text(x + w / 2, y + 15, '%.0f %%' % (100 * share), 'inside', 'middle')
             body += '</g>'

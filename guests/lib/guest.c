@@ -217,6 +217,11 @@ static void save_command_line(void)
         command_line[i] = line[i];
 }
 
+const char *guest_words(void)
+{
+    return command_line;
+}
+
 bool option_given(const char *word)
 {
     const char *line = command_line;

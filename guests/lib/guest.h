@@ -80,6 +80,8 @@ _Noreturn void give_up(const char *why);
 /** Is this word on the kernel command line? The runners pass `qemu` or `bochs` there, for the few
  *  checks that would end such a run instead of failing. */
 bool option_given(const char *word);
+/** That command line. */
+const char *guest_words(void);
 
 /* ---- descriptors ----------------------------------------------------------------------- */
 struct __attribute__((packed)) table_register {
