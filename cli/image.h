@@ -105,6 +105,10 @@ void image_memory_map(uint64_t ram_bytes, struct e820_row rows[E820_ROWS]);
 /** What a kernel looks for in the BIOS data area. */
 void image_bios_data(uint8_t *ram);
 
+struct vcpu;
+/** The processor's state at the kernel's 32-bit entry (boot_enter.c). */
+void boot_enter(struct vcpu *cpu, const struct boot_entry *entry);
+
 #define BOOT_GDT_BYTES 32u
 /** Null, null, flat code at selector 10h, flat data at 18h; fills the entry's GDT and selectors. */
 void image_put_gdt(uint8_t *ram, uint32_t at, struct boot_entry *entry);

@@ -1,25 +1,16 @@
 /*
- * The files of `-kernel` and `-initrd`: which kind of kernel it is, its modules, and the
- * processor state that all our protocols ask for: protected mode without paging, flat segments from
- * a GDT in guest memory, interrupts off.
+ * The files of `-kernel` and `-initrd`: which kind of kernel it is, and its modules.
  *
  * The kind is found in QEMU's order: the setup header of a bzImage, a multiboot header, ELF. For a
  * bzImage and a PVH kernel -initrd is a path. For multiboot it is a list, "FILE ARGUMENTS,FILE ARGUMENTS",
  * in which a doubled comma stands for one; the kernel sees each entry as it is written.
- *
- * Reference: the Linux kernel's documentation, "The Linux/x86 Boot Protocol", section "32-bit Boot
- * Protocol"; Multiboot Specification, "Machine state".
  */
 #include "cli/load.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/cpu.h"
 #include "base/log.h"
-
-#define FLAT_CODE_ATTR 0xc09bu /* G D P, code, readable, accessed */
-#define FLAT_DATA_ATTR 0xc093u /* G B P, data, writable, accessed */
 
 static bool fail(char error[LOAD_ERROR_BYTES], const char *option, const char *path, const char *why)
 {
@@ -228,26 +219,4 @@ bool boot_files_place(const struct boot_files *files, const struct options *o, u
     char why[IMAGE_ERROR_BYTES];
 
     return place(files, o, ram, entry, why) || fail(error, "-kernel", o->kernel, why);
-}
-
-void boot_enter(struct vcpu *cpu, const struct boot_entry *entry)
-{
-    struct segment data = { .sel = entry->ds, .attr = FLAT_DATA_ATTR, .limit = 0xffffffffu };
-
-    memset(cpu->gpr, 0, sizeof cpu->gpr);
-    cpu->gpr[EAX] = entry->eax;
-    cpu->gpr[EBX] = entry->ebx;
-    cpu->gpr[ESI] = entry->esi;
-    cpu->gpr[ESP] = entry->esp;
-    cpu->eip = entry->eip;
-    vcpu_eflags_set(cpu, EFL_ONE);
-    for (unsigned i = 0; i < SEG_COUNT; i++)
-        cpu->segs[i] = data;
-    cpu->segs[SEG_CS] = (struct segment){ .sel = entry->cs, .attr = FLAT_CODE_ATTR, .limit = 0xffffffffu };
-    cpu->gdtr = (struct table_reg){ .base = entry->gdt_base, .limit = entry->gdt_limit };
-    cpu->idtr = (struct table_reg){ 0, 0 };
-    cpu->cr0 = CR0_PE | CR0_ET;
-    cpu->cr3 = cpu->cr4 = 0;
-    cpu->cpl = 0;
-    vcpu_update_mode(cpu);
 }

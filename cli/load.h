@@ -8,8 +8,6 @@
 #include "cli/multiboot.h"
 #include "cli/options.h"
 
-struct vcpu;
-
 enum boot_kind { BOOT_BZIMAGE, BOOT_MULTIBOOT, BOOT_ELF };
 
 /** What `-kernel` and `-initrd` name, checked. */
@@ -33,8 +31,5 @@ void boot_files_close(struct boot_files *files);
 /** Fill zeroed guest RAM. */
 bool boot_files_place(const struct boot_files *files, const struct options *o, uint8_t *ram,
                       struct boot_entry *entry, char error[LOAD_ERROR_BYTES]);
-
-/** The processor's state at the kernel's 32-bit entry. */
-void boot_enter(struct vcpu *cpu, const struct boot_entry *entry);
 
 #endif

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "cli/code_log.h"
+#include "cli/configure.h"
 #include "cli/core.h"
 #include "cli/explain.h"
 #include "cli/firmware.h"
@@ -229,53 +230,22 @@ static int64_t rtc_epoch(const struct options *o)
 
 static struct vm_config make_config(const struct session *s)
 {
-    static const enum bt_mem_form forms[] = {
-        [ACCEL_MEM_CHECKED] = MEM_CHECKED,
-        [ACCEL_MEM_WINDOW] = MEM_WINDOW,
-        [ACCEL_MEM_ADAPTIVE] = MEM_ADAPTIVE,
-    };
-    static const enum bt_coherency policies[] = {
-        [ACCEL_COHERENCY_TRACE] = COHERENCY_TRACE,
-        [ACCEL_COHERENCY_CHECK] = COHERENCY_CHECK,
-        [ACCEL_COHERENCY_PATCH] = COHERENCY_PATCH,
-        [ACCEL_COHERENCY_ADAPTIVE] = COHERENCY_ADAPTIVE,
-    };
     const struct options *o = &s->options;
-    struct vm_config c = {
-        .ram = s->ram,
-        .ram_bytes = o->ram_bytes,
-        .model = &s->model,
-        .bt = {
-            .tc_bytes = o->tc_bytes,
-            .chain = o->chain,
-            .mem = forms[o->mem],
-            .max_insns = o->tu_insns,
-            .verify = o->verify,
-            .icount = o->clock_insn,
-            .coherency = policies[o->coherency],
-            .callouts_only = !o->inline_system,
-        },
-        .machine = {
-            .ram_bytes = o->ram_bytes,
-            .clock = { .now_ns = host_now_ns },
-            .rtc_epoch = rtc_epoch(o),
-            .debug_exit_port = o->debug_exit_port,
-            .debug_exit_size = o->debug_exit_size,
-            .debugcon = s->debugcon,
-            .debugcon_port = o->debugcon_port,
-        },
-        .no_reboot = o->no_reboot,
-        .start_paused = s->is_paused,
-        .clock_insn = o->clock_insn,
-        .log_mask = o->log_mask,
-        .listing_ctx = s->code_log,
-        .translated = s->code_log ? code_log_translated : NULL,
-        .checkpoint = hash_log_checkpoint,
-        .checkpoint_ctx = s->hash_log,
-        .checkpoint_first = o->hash_from,
-        .checkpoint_every = s->hash_log ? o->hash_every : 0,
-    };
+    struct vm_config c;
 
+    configure_vm(&c, o);
+    c.ram = s->ram;
+    c.model = &s->model;
+    c.machine.clock = (struct vm_clock_source){ .now_ns = host_now_ns };
+    c.machine.rtc_epoch = rtc_epoch(o);
+    c.machine.debugcon = s->debugcon;
+    c.start_paused = s->is_paused;
+    c.listing_ctx = s->code_log;
+    c.translated = s->code_log ? code_log_translated : NULL;
+    c.checkpoint = hash_log_checkpoint;
+    c.checkpoint_ctx = s->hash_log;
+    c.checkpoint_first = o->hash_from;
+    c.checkpoint_every = s->hash_log ? o->hash_every : 0;
     hosted_features(&c.host, o->baseline);
     memcpy(c.machine.serial, s->serial, sizeof c.machine.serial);
     firmware_configure(&s->firmware, &c.machine);
@@ -510,32 +480,6 @@ static int start(struct session *s)
     return write_stats(s, close_hash_log(s, status));
 }
 
-static bool choose_model(struct session *s)
-{
-    const struct options *o = &s->options;
-    const struct cpu_model *model = o->cpu ? cpu_model_find(o->cpu) : &cpu_models[0];
-    static const char *const why[] = {
-        [FEATURE_UNKNOWN] = "there is no such feature; -cpu help lists them",
-        [FEATURE_LACKING] = "this feature is not supported",
-        [FEATURE_NEEDS_OTHER] = "a feature that it needs is off",
-    };
-
-    if (!model) {
-        fprintf(stderr, "ringdown: -cpu '%.80s' is not a known model: -cpu help lists them\n", o->cpu);
-        return false;
-    }
-    s->model = *model;
-    for (unsigned i = 0; i < o->cpu_flag_count; i++) {
-        enum feature_rc rc = cpu_model_set_feature(&s->model, o->cpu_flag[i].name, o->cpu_flag[i].on);
-        if (rc != FEATURE_OK) {
-            fprintf(stderr, "ringdown: -cpu %s: '%c%.80s': %s\n", model->name, o->cpu_flag[i].on ? '+' : '-',
-                    o->cpu_flag[i].name, why[rc]);
-            return false;
-        }
-    }
-    return true;
-}
-
 /* Whoever starts us with a standard descriptor closed must not find the next file that we open in its
  * place: guest memory, say, as where the serial port writes. Reading such a one gives the end of file,
  * writing fails. */
@@ -550,6 +494,7 @@ static bool fill_standard_descriptors(void)
 int main(int argc, char **argv)
 {
     static struct session session;
+    char error[CONFIGURE_ERROR_BYTES];
 
     if (!fill_standard_descriptors())
         return complain(STATUS_RUNTIME, "a standard descriptor is closed, and /dev/null can't be opened in its place");
@@ -559,7 +504,7 @@ int main(int argc, char **argv)
         return complain(STATUS_USAGE, session.options.error);
     if (session.options.action != ACTION_RUN)
         return list_something(session.options.action);
-    if (!choose_model(&session))
-        return STATUS_USAGE;
+    if (!configure_model(&session.model, &session.options, error))
+        return complain(STATUS_USAGE, error);
     return start(&session);
 }

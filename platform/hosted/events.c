@@ -17,6 +17,7 @@
 
 #define LOOK_INTERVAL_NS 20000000ull /* for input that announces itself by no signal */
 
+struct vcpu *hosted_vcpu;
 volatile sig_atomic_t hosted_event_io, hosted_event_stop, hosted_event_cont;
 
 static struct hosted_events events;

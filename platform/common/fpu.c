@@ -4,18 +4,17 @@
  *
  * Engine code runs while the guest's x87 and SSE registers are live. libc's memcpy
  * and memset use vector registers, so the program has its own, made of general
- * registers; the definition here takes the place of libc's for the whole program,
- * shared libraries included. It lives with vcpu_fpu_park so that a program with the
+ * registers; on the hosted platform the definition here takes the place of libc's for the whole
+ * program, shared libraries included. It lives with vcpu_fpu_park so that a program with the
  * one always gets the other.
  *
  * Reference: Intel SDM vol. 2, FXSAVE, FNINIT, LDMXCSR; vol. 1, ch. 10 (MXCSR).
  */
+#include "base/cpu.h"
 #include "base/string.h"
-#include "platform/hosted/hosted_internal.h"
+#include "platform/platform.h"
 
 #define MXCSR_DEFAULT 0x1f80u /* all exceptions masked, round to nearest */
-
-struct vcpu *hosted_vcpu;
 
 void vcpu_fpu_park(struct vcpu *cpu)
 {
