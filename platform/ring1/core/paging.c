@@ -1,0 +1,228 @@
+/*
+ * Our own page tables: four levels, one tree. Ref: Intel SDM vol. 3A, ch. "Paging", "4-Level Paging".
+ *
+ * Table pages are taken as they are needed and stay: the address ranges in use are fixed, so they are bounded.
+ * Only ring 0 comes here.
+ */
+#include "platform/ring1/core/core.h"
+
+#include "base/string.h"
+#include "platform/ring1/core/errno.h"
+#include "platform/ring1/core/machine.h"
+
+#define ENTRIES      512u
+#define FLUSH_ALL_AT 64u /* pages from which reloading CR3 is cheaper */
+
+extern const uint8_t image_text_end[], image_rodata_end[], image_end[], image_base[];
+extern const uint8_t library_start[], library_text[], library_text_end[], library_data[], library_end[];
+
+static uint64_t *table(uint64_t entry)
+{
+    return physmap(entry & PG_ADDR);
+}
+
+static uint64_t *new_table(uint64_t *entry)
+{
+    uint64_t pa = frame_take();
+
+    if (!pa)
+        return NULL;
+    memset(physmap(pa), 0, MACHINE_PAGE);
+    *entry = pa | PG_P | PG_W | PG_U;
+    return physmap(pa);
+}
+
+static unsigned index_at(uint64_t va, unsigned level)
+{
+    return (unsigned)(va >> (12 + 9 * level)) & (ENTRIES - 1);
+}
+
+/* The entry for va at `level` (0: of a page, 1: of a large one). NULL: there is no table, or none can be made. A
+ * large page on the way is returned as it is, with *level set. */
+static uint64_t *find(uint64_t va, unsigned *level, bool make)
+{
+    uint64_t *t = table(read_cr3());
+
+    for (unsigned l = 3;; l--) {
+        uint64_t *entry = &t[index_at(va, l)];
+        if (l == *level || (l == 1 && (*entry & PG_P) && (*entry & PG_PS))) {
+            *level = l;
+            return entry;
+        }
+        t = *entry & PG_P ? table(*entry) : make ? new_table(entry) : NULL;
+        if (!t)
+            return NULL;
+    }
+}
+
+bool paging_map(uint64_t va, uint64_t pa, uint64_t flags)
+{
+    unsigned level = 0;
+    uint64_t *entry = find(va, &level, true);
+
+    if (!entry || level)
+        return false;
+    *entry = pa | flags | PG_P;
+    return true;
+}
+
+static bool map_large(uint64_t va, uint64_t pa, uint64_t flags)
+{
+    unsigned level = 1;
+    uint64_t *entry = find(va, &level, true);
+
+    if (!entry || (*entry & PG_P))
+        return false;
+    *entry = pa | flags | PG_P | PG_PS;
+    return true;
+}
+
+uint64_t paging_pa(uint64_t va)
+{
+    unsigned level = 0;
+    const uint64_t *entry = find(va, &level, false);
+
+    if (!entry || !(*entry & PG_P))
+        return 0;
+    uint64_t mask = level ? LARGE_PAGE - 1 : MACHINE_PAGE - 1;
+    return (*entry & PG_ADDR & ~mask) | (va & mask);
+}
+
+/* ---- backing ------------------------------------------------------------------------------- */
+
+/* One piece of memory at va, as large as fits. @return its bytes, 0 without memory. */
+static uint64_t back_piece(uint64_t va, uint64_t bytes, uint64_t alias)
+{
+    bool is_large = bytes >= LARGE_PAGE && !((va | alias) & (LARGE_PAGE - 1));
+    uint64_t pa = is_large ? frame_take_large() : 0;
+
+    if (pa) {
+        if (map_large(va, pa, PG_W | PG_NX) && (!alias || map_large(alias, pa, 0))) {
+            memset(physmap(pa), 0, LARGE_PAGE);
+            return LARGE_PAGE;
+        }
+        for (uint64_t p = pa; p < pa + LARGE_PAGE; p += MACHINE_PAGE)
+            frame_give(p);
+        return 0;
+    }
+    pa = frame_take();
+    if (!pa)
+        return 0;
+    if (!paging_map(va, pa, PG_W | PG_NX) || (alias && !paging_map(alias, pa, 0))) {
+        frame_give(pa);
+        return 0;
+    }
+    memset(physmap(pa), 0, MACHINE_PAGE);
+    return MACHINE_PAGE;
+}
+
+int paging_back(uint64_t va, uint64_t bytes, uint64_t alias)
+{
+    uint64_t done = 0;
+
+    while (done < bytes) {
+        uint64_t n = back_piece(va + done, bytes - done, alias ? alias + done : 0);
+        if (!n) {
+            paging_unmap(va, done, true);
+            if (alias)
+                paging_unmap(alias, done, false);
+            return -ENOMEM;
+        }
+        done += n;
+    }
+    return 0;
+}
+
+static void give_entry(uint64_t entry, unsigned level)
+{
+    uint64_t pa = entry & PG_ADDR, bytes = level ? LARGE_PAGE : MACHINE_PAGE;
+
+    for (uint64_t p = pa; p < pa + bytes; p += MACHINE_PAGE)
+        frame_give(p);
+}
+
+/* Where tables are absent, whole regions are stepped over. */
+void paging_unmap(uint64_t va, uint64_t bytes, bool give)
+{
+    uint64_t end = va + bytes, nflush = 0;
+
+    while (va < end) {
+        unsigned level = 1;
+        uint64_t *entry = find(va, &level, false), step = MACHINE_PAGE;
+        if (!entry || !(*entry & PG_P)) {
+            va = (va + LARGE_PAGE) & ~(uint64_t)(LARGE_PAGE - 1);
+            continue;
+        }
+        if (*entry & PG_PS) {
+            step = LARGE_PAGE;
+        } else {
+            entry = &table(*entry)[index_at(va, 0)];
+            level = 0;
+        }
+        if (*entry & PG_P) {
+            uint64_t was = *entry;
+            *entry = 0;
+            if (++nflush < FLUSH_ALL_AT)
+                flush_page(va);
+            if (give)
+                give_entry(was, level);
+        }
+        va += step;
+    }
+    if (nflush >= FLUSH_ALL_AT)
+        write_cr3(read_cr3());
+}
+
+int paging_show(uint64_t va, uint64_t from, uint64_t bytes, bool writable)
+{
+    for (uint64_t done = 0; done < bytes; done += MACHINE_PAGE) {
+        uint64_t pa = paging_pa(from + done);
+        if (!pa)
+            return -EINVAL;
+        if (!paging_map(va + done, pa, PG_NX | (writable ? PG_W : 0)))
+            return -ENOMEM;
+        if (bytes <= FLUSH_ALL_AT * MACHINE_PAGE)
+            flush_page(va + done);
+    }
+    if (bytes > FLUSH_ALL_AT * MACHINE_PAGE)
+        write_cr3(read_cr3());
+    return 0;
+}
+
+/* ---- the beginning -------------------------------------------------------------------------- */
+
+bool paging_show_machine(uint64_t start, uint64_t end)
+{
+    for (uint64_t pa = start & ~(uint64_t)(LARGE_PAGE - 1); pa < end; pa += LARGE_PAGE) {
+        unsigned level = 1;
+        uint64_t *entry = find(PHYSMAP + pa, &level, true);
+        if (!entry)
+            return false;
+        if (!(*entry & PG_P))
+            *entry = pa | PG_P | PG_W | PG_PS | PG_NX;
+    }
+    return true;
+}
+
+static void set_rights(const uint8_t *from, const uint8_t *to, uint64_t flags)
+{
+    for (uint64_t va = (uint64_t)(uintptr_t)from; va < (uint64_t)(uintptr_t)to; va += MACHINE_PAGE) {
+        unsigned level = 0;
+        uint64_t *entry = find(va, &level, false);
+        if (entry && !level)
+            *entry = (*entry & PG_ADDR) | PG_P | flags;
+    }
+}
+
+void paging_init(void)
+{
+    table(read_cr3())[0] = 0; /* the boot code was mapped as it is */
+    set_rights(image_base, image_text_end, 0);
+    set_rights(image_text_end, image_rodata_end, PG_NX);
+    set_rights(image_rodata_end, image_end, PG_W | PG_NX);
+    set_rights(library_start, library_text, PG_NX);
+    set_rights(library_text, library_text_end, 0);
+    set_rights(library_text_end, library_end, PG_NX);
+    set_rights(library_data, library_end, PG_W | PG_NX);
+    write_cr3(read_cr3());
+}
