@@ -64,6 +64,7 @@ struct xlate {
     bool no_window;        /* this instruction needs a plain host address                */
     const uint8_t *checked[2]; /* coherency=check: where its bytes lie, by page; NULL: nowhere */
     bool checks;           /* it gets a prelude                                          */
+    bool is_gate;          /* it is a gate: entries and a link                           */
     bool has_many_consts;  /* more than are noted: none is patched                       */
     struct insn in;
 
@@ -119,6 +120,15 @@ struct page_stores {
 };
 #define BT_STORE_PAGES 1024u
 
+/* Places where TUs are split, by PA, and how many a page has. */
+#define BT_SPLITS      1024u
+#define BT_SPLIT_PAGES 256u
+struct split_page {
+    uint64_t pfn;
+    uint32_t n;
+    bool is_given_up;
+};
+
 /* The host's signal number, as the platform stores it. */
 #define HOST_SIGSEGV 11
 
@@ -153,14 +163,20 @@ struct bt {
     uint64_t check_page_bytes;
     uint32_t nchecked;      /* bits set                                                    */
     uint32_t nsampled;      /* samples since they were given up last                       */
+    uint64_t split[BT_SPLITS]; /* PA plus 1 of an instruction that changed: split.c          */
+    struct split_page split_page[BT_SPLIT_PAGES];
+    uint32_t nsplits;       /* so many were noted                                          */
     struct verify_work *verify_work; /* verify=on */
     struct ccf_draft draft;
     struct xlate xl;
 };
 
 /* ---- translate.c -------------------------------------------------------------------------- */
-/** Make the CCF of key (whose bytes start at `code`, `avail` of them in this page). */
-enum x86_rc bt_translate(struct bt *bt, const struct ccf_key *key, gva_t va, struct ccf **out);
+/** Make the CCF of key, or a version of the one instruction there, for `gate`.
+ *  @return X86_RETRY when the gate was evicted; X86_FAULT when the instruction can't be fetched. */
+enum x86_rc bt_translate(struct bt *bt, const struct ccf_key *key, gva_t va, struct ccf *gate, struct ccf **out);
+/** Make a gate for the instruction at key. */
+struct ccf *bt_translate_gate(struct bt *bt, const struct ccf_key *key);
 
 /* ---- form.c: which form of memory access a CCF gets ---------------------------------------- */
 /** Decide for the TU of `key`. */
@@ -253,6 +269,14 @@ void prelude_count_sample(struct bt *bt);
 bool prelude_ends_tu(const struct xlate *x);
 /** Are the bytes of `ccf` still those that it was made from? */
 bool prelude_holds(struct bt *bt, const struct ccf *ccf);
+
+/* ---- split.c: coherency=retranslate ------------------------------------------------------------ */
+/** Does a TU that came by `ofs` bytes of the one at key end there, and is a gate to be made there? */
+bool split_is_at(struct bt *bt, const struct ccf_key *key, uint32_t ofs);
+/** An instruction of the CCF was changed: let it be a CCF of its own from now on. */
+void split_note(struct bt *bt, const struct ccf *ccf, unsigned insn);
+/** After a store to page `pfn`: gates that came to too many are given up. @return true: they were. */
+bool split_review(struct bt *bt, uint64_t pfn);
 
 /* ---- translate.c again: coherency=patch ------------------------------------------------------ */
 /** The immediate of the present instruction, its last bytes, is about to be emitted as it stands. */

@@ -100,6 +100,14 @@ static void on_trace_remove(void *ctx, gpa_t pa)
     mmu_trace_remove(bt->cpu->mmu, pa);
 }
 
+static void on_changed(void *ctx, const struct ccf *ccf, unsigned insn)
+{
+    struct bt *bt = ctx;
+
+    if (bt->opt.coherency == COHERENCY_RETRANSLATE)
+        split_note(bt, ccf, insn);
+}
+
 static struct tcache *make_cache(struct bt *bt)
 {
     struct mmu *mmu = bt->cpu->mmu;
@@ -110,6 +118,7 @@ static struct tcache *make_cache(struct bt *bt)
         .ctx = bt,
         .trace_add = on_trace_add,
         .trace_remove = on_trace_remove,
+        .changed = on_changed,
     };
 
     return tcache_new(bt->cpu, &config);
@@ -243,8 +252,10 @@ static unsigned code_written(struct vcpu *cpu, gpa_t pa, uint32_t len, bool is_m
         uint32_t n = min_u32(len, GUEST_PAGE_SIZE - ((uint32_t)pa.v & GUEST_PAGE_MASK));
         hva_t now = is_moved ? (hva_t){ NULL } : mmu_ram_ptr(cpu->mmu, pa);
         unsigned hit = tcache_written(cpu->tc, pa, now.p, n, DROP_WRITE);
-        if (!is_moved)
+        if (!is_moved) {
+            split_review(cpu->bt, gpa_page(pa));
             prelude_count_store(cpu->bt, gpa_page(pa), hit != 0);
+        }
         touched += hit;
         pa.v += n;
         len -= n;
@@ -325,6 +336,37 @@ static enum x86_rc check_second_page(struct bt *bt, gva_t va, struct ccf **ccf)
     return rc;
 }
 
+/* What leads to the gate is to go on to the instruction as it is now. */
+static enum x86_rc open_gate(struct bt *bt, const struct ccf_key *key, gva_t va, struct ccf *gate)
+{
+    hva_t p = mmu_ram_ptr(bt->cpu->mmu, gpa(key->pa));
+    struct ccf *version;
+
+    if (p.p && tcache_gate_open(bt->cpu->tc, gate, p.p, GUEST_PAGE_SIZE - ((uint32_t)key->pa & GUEST_PAGE_MASK)))
+        return X86_OK;
+    STAT_INC(bt->cpu, coherency_retranslated);
+    return bt_translate(bt, key, va, gate, &version);
+}
+
+/* Make what is at key, unless it is there already; a gate leads to something when it is returned. */
+static enum x86_rc make(struct bt *bt, const struct ccf_key *key, gva_t va, struct ccf **ccf)
+{
+    enum x86_rc rc = X86_OK;
+
+    for (;; *ccf = NULL) { /* making a version may evict its gate */
+        if (!*ccf) {
+            STAT_INC(bt->cpu, tc_lookup_miss);
+            if (!split_is_at(bt, key, 0))
+                return bt_translate(bt, key, va, NULL, ccf);
+            *ccf = bt_translate_gate(bt, key);
+        }
+        if ((*ccf)->is_gate && !(*ccf)->links[0].to)
+            rc = open_gate(bt, key, va, *ccf);
+        if (rc != X86_RETRY)
+            return rc;
+    }
+}
+
 /* The CCF for cpu->eip under the present mode, made if need be. *is_global: its mapping outlives a
  * CR3 load. */
 static enum x86_rc find(struct bt *bt, struct ccf **out, bool *is_global)
@@ -360,12 +402,9 @@ static enum x86_rc find(struct bt *bt, struct ccf **out, bool *is_global)
         if (rc != X86_OK)
             return rc;
     }
-    if (!*out) {
-        STAT_INC(cpu, tc_lookup_miss);
-        rc = bt_translate(bt, &key, va, out);
-        if (rc != X86_OK)
-            return rc;
-    }
+    rc = make(bt, &key, va, out);
+    if (rc != X86_OK)
+        return rc;
     if ((*out)->pfn2 != CCF_ONE_PAGE)
         *is_global = false; /* the second page may not be */
     return X86_OK;

@@ -227,7 +227,7 @@ static uint8_t *put_entries(struct xlate *x)
         e_jrcxz_to(e, poll_exit);
     x->d->body_ofs = (uint16_t)(e->p - e->start);
     uint8_t *branch = prelude_branch(x);
-    if (x->bt->opt.icount)
+    if (x->bt->opt.icount && !x->is_gate)
         count_instruction(x, poll_exit);
     return branch;
 }
@@ -238,7 +238,7 @@ void patch_note_const(struct xlate *x)
 {
     struct ccf_draft *d = x->d;
 
-    if (x->bt->opt.coherency < COHERENCY_PATCH || x->checks || !x->in.imm_len)
+    if ((x->bt->opt.coherency != COHERENCY_PATCH && x->bt->opt.coherency != COHERENCY_ADAPTIVE) || x->checks || !x->in.imm_len)
         return;
     if (d->nconsts == CCF_MAX_CONSTS) { /* a place that is not known could not be patched with the others */
         x->has_many_consts = true;
@@ -287,6 +287,8 @@ static void start(struct xlate *x, struct bt *bt, const struct ccf_key *key, con
     bt->draft.key = *key;
     bt->draft.pfn2 = CCF_ONE_PAGE;
     bt->draft.ninsns = bt->draft.nlinks = 0;
+    bt->draft.gate = NULL;
+    bt->draft.is_gate = x->is_gate = false;
 }
 
 /* A byte of the instruction lies beyond the limit of CS: #GP(0). Flat code has no such byte. */
@@ -307,14 +309,14 @@ static void begin_tail(struct xlate *x)
 }
 
 /* Is there a CCF already for what comes next? Then the TU ends here, and is chained to it: code
- * that several branches lead into is translated once. */
+ * that several branches lead into is translated once. It ends, too, where what comes next keeps changing. */
 static bool is_translated(const struct xlate *x, uint32_t ofs)
 {
     struct ccf_key key = x->d->key;
 
     key.pa += ofs;
     key.eip = x->eip;
-    return tcache_may_start_at(x->cpu->tc, gpa(key.pa)) && tcache_lookup(x->cpu->tc, &key);
+    return (tcache_may_start_at(x->cpu->tc, gpa(key.pa)) && tcache_lookup(x->cpu->tc, &key)) || split_is_at(x->bt, &key, 0);
 }
 
 /* Decode and translate until the TU ends. false: the first instruction is cut off by the page. */
@@ -481,22 +483,60 @@ static void verify_draft(struct bt *bt, const struct tcache_room *room)
 /* Room below which a region is given up rather than tried. */
 #define LOW_ROOM 1024
 
-enum x86_rc bt_translate(struct bt *bt, const struct ccf_key *key, gva_t va, struct ccf **out)
+static void room_for_ccf(struct tcache *tc, struct tcache_room *room)
+{
+    tcache_room(tc, room);
+    if (room->is_fresh || (room->hot_end - room->hot >= LOW_ROOM && room->cold_end - room->cold >= LOW_ROOM))
+        return;
+    tcache_next_region(tc);
+    tcache_room(tc, room);
+}
+
+struct ccf *bt_translate_gate(struct bt *bt, const struct ccf_key *key)
+{
+    struct xlate *x = &bt->xl;
+    struct tcache_room room;
+
+    vcpu_fpu_park(bt->cpu); /* the verifier's decoder is a library */
+    for (;;) {
+        room_for_ccf(bt->cpu->tc, &room);
+        start(x, bt, key, &room);
+        x->checked[0] = x->checked[1] = NULL;
+        x->is_gate = x->d->is_gate = true;
+        put_entries(x);
+        x->d->insns[x->d->ninsns++] = (struct ccf_insn){ .how = BT_LOWERED, .callout = CALLOUT_COUNT,
+                                                         .hot_ofs = x->d->body_ofs };
+        idiom_jump(x, key->eip);
+        x->d->links[0].poll = false; /* the gate's own has been passed */
+        x->d->guest_len = 1;         /* whose it is does not matter: it holds for any bytes */
+        x->d->has_source = false;
+        x->d->tail_ofs = x->d->body_ofs;
+        finish_draft(x);
+        ASSERT(x->d->nlinks == 1 && !x->hot.overflow && !x->cold.overflow);
+        if (bt->opt.verify)
+            verify_draft(bt, &room);
+        struct ccf *gate = tcache_commit(bt->cpu->tc, &bt->draft);
+        if (gate)
+            return gate;
+        tcache_next_region(bt->cpu->tc);
+    }
+}
+
+enum x86_rc bt_translate(struct bt *bt, const struct ccf_key *key, gva_t va, struct ccf *gate, struct ccf **out)
 {
     struct tcache *tc = bt->cpu->tc;
-    unsigned max_insns = key->mode & MODE_STEP ? 1 : bt->opt.max_insns;
+    unsigned max_insns = gate || key->mode & MODE_STEP ? 1 : bt->opt.max_insns;
     struct tcache_room room;
 
     vcpu_fpu_park(bt->cpu); /* the decoder is a library like any other */
     for (;;) {
-        tcache_room(tc, &room);
-        if (!room.is_fresh && (room.hot_end - room.hot < LOW_ROOM || room.cold_end - room.cold < LOW_ROOM)) {
-            tcache_next_region(tc);
-            continue;
-        }
+        room_for_ccf(tc, &room);
+        if (gate && !gate->live)
+            return X86_RETRY;
         enum x86_rc rc = translate_once(&bt->xl, bt, key, va, &room, max_insns);
         if (rc != X86_OK)
             return rc;
+        bt->draft.gate = gate;
         bool overflow = bt->xl.hot.overflow || bt->xl.cold.overflow;
         if (!overflow && bt->opt.verify)
             verify_draft(bt, &room);

@@ -40,7 +40,7 @@ struct serial_option {
 enum rtc_base { RTC_UTC, RTC_LOCALTIME, RTC_FIXED };
 enum accel_mem { ACCEL_MEM_CHECKED, ACCEL_MEM_WINDOW, ACCEL_MEM_ADAPTIVE };
 enum accel_coherency { ACCEL_COHERENCY_TRACE, ACCEL_COHERENCY_CHECK, ACCEL_COHERENCY_PATCH,
-                       ACCEL_COHERENCY_ADAPTIVE };
+                       ACCEL_COHERENCY_RETRANSLATE, ACCEL_COHERENCY_ADAPTIVE };
 
 struct options {
     enum options_action action;

@@ -78,6 +78,7 @@ static bool read_coherency(void *field, const char *value)
     static const char *const names[] = { [ACCEL_COHERENCY_TRACE] = "trace",
                                          [ACCEL_COHERENCY_CHECK] = "check",
                                          [ACCEL_COHERENCY_PATCH] = "patch",
+                                         [ACCEL_COHERENCY_RETRANSLATE] = "retranslate",
                                          [ACCEL_COHERENCY_ADAPTIVE] = "adaptive" };
     int i = find_name(names, ARRAY_LEN(names), value);
 
@@ -121,7 +122,7 @@ static const struct property {
     { "verify",     ON_OFF(verify) },
     { "tu-insns",   read_tu_insns,  FIELD(tu_insns),   "1 to 64" },
     { "clock",      read_clock,     FIELD(clock_insn), "host or insn" },
-    { "coherency",  read_coherency, FIELD(coherency),  "trace, check, patch or adaptive" },
+    { "coherency",  read_coherency, FIELD(coherency),  "trace, check, patch, retranslate or adaptive" },
     { "inline",     ON_OFF(inline_system) },
     { "stats",      read_file,      FIELD(stats_file), "the name of a file" },
     { "perf-map",   ON_OFF(perf_map) },

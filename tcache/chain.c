@@ -102,13 +102,18 @@ void tcache_chain_by_table(struct tcache *tc, struct ccf_link *link)
     patch(tc, link, link->owner->cold + link->table_ofs);
 }
 
-/* Both directions: who jumps to it, and where it jumps. */
-void tcache_unchain(struct tcache *tc, struct ccf *ccf)
+void tcache_unchain_into(struct tcache *tc, struct ccf *ccf)
 {
     while (ccf->in) {
         detach(tc, ccf->in);
         STAT_INC(tc->cpu, unchain);
     }
+}
+
+/* Both directions: who jumps to it, and where it jumps. */
+void tcache_unchain(struct tcache *tc, struct ccf *ccf)
+{
+    tcache_unchain_into(tc, ccf);
     for (unsigned i = 0; i < ccf->nlinks; i++)
         if (ccf->links[i].to)
             detach(tc, &ccf->links[i]);
@@ -151,9 +156,10 @@ void tcache_jt_warm(struct tcache *tc, unsigned view, uint32_t vpn, uint64_t pfn
     const struct code_mapping *m = p ? tcache_mapping_find(p, vpn) : NULL;
     if (!m)
         return;
-    for (struct ccf *c = m->head; c; c = c->page[ccf_which_page(c, pfn)].next)
-        if (c->pfn2 == CCF_ONE_PAGE && c->key.mode == mode && c->key.cs_base == 0)
-            tcache_jt_fill(tc, view, c, is_global);
+    for (unsigned gates = 0; gates < 2; gates++)
+        for (struct ccf *c = gates ? m->gates : m->head; c; c = c->page[ccf_which_page(c, pfn)].next)
+            if (!c->gate && c->pfn2 == CCF_ONE_PAGE && c->key.mode == mode && c->key.cs_base == 0)
+                tcache_jt_fill(tc, view, c, is_global);
 }
 
 /* Keep the used slots for which `keep` holds; clear and forget the others. */

@@ -31,7 +31,6 @@ static struct code_page *page_get(struct tcache *tc, uint64_t pfn)
     tc->free_page = p->hash_next;
     *p = (struct code_page){ .pfn = pfn, .hash_next = *page_slot(tc, pfn) };
     *page_slot(tc, pfn) = p;
-    tc->config.trace_add(tc->config.ctx, gpa(pfn << GUEST_PAGE_SHIFT));
     return p;
 }
 
@@ -43,7 +42,6 @@ static void page_put(struct tcache *tc, struct code_page *p)
     while (*at != p)
         at = &(*at)->hash_next;
     *at = p->hash_next;
-    tc->config.trace_remove(tc->config.ctx, gpa(p->pfn << GUEST_PAGE_SHIFT));
     p->hash_next = tc->free_page;
     tc->free_page = p;
 }
@@ -98,7 +96,7 @@ static struct code_mapping *mapping_get(struct tcache *tc, uint64_t pfn, uint32_
 
 static void mapping_put(struct tcache *tc, struct code_mapping *m)
 {
-    if (m->head)
+    if (m->head || m->gates)
         return;
     mapping_unlink(m);
     page_put(tc, m->page);
@@ -153,15 +151,20 @@ static void page_cover(struct code_page *p, const struct ccf *c, int which)
     p->granules |= granules(from, to);
 }
 
-static void ccf_link_page(struct code_mapping *m, struct ccf *c, int which)
+static void ccf_link_page(struct tcache *tc, struct code_mapping *m, struct ccf *c, int which)
 {
     struct ccf_in_page *in = &c->page[which];
+    struct ccf **list = c->is_gate ? &m->gates : &m->head;
 
-    *in = (struct ccf_in_page){ .mapping = m, .next = m->head, .at = &m->head };
+    *in = (struct ccf_in_page){ .mapping = m, .next = *list, .at = list };
     if (in->next)
         in->next->page[ccf_which_page(in->next, m->page->pfn)].at = &in->next;
-    m->head = c;
+    *list = c;
+    if (c->is_gate)
+        return;
     page_cover(m->page, c, which);
+    if (m->page->nlisted++ == 0)
+        tc->config.trace_add(tc->config.ctx, gpa(m->page->pfn << GUEST_PAGE_SHIFT));
 }
 
 static void ccf_unlink_page(struct tcache *tc, struct ccf *c, int which)
@@ -175,6 +178,8 @@ static void ccf_unlink_page(struct tcache *tc, struct ccf *c, int which)
     if (in->next)
         in->next->page[ccf_which_page(in->next, m->page->pfn)].at = in->at;
     in->mapping = NULL;
+    if (!c->is_gate && --m->page->nlisted == 0)
+        tc->config.trace_remove(tc->config.ctx, gpa(m->page->pfn << GUEST_PAGE_SHIFT));
     mapping_put(tc, m);
 }
 
@@ -185,14 +190,14 @@ bool tcache_pages_add(struct tcache *tc, struct ccf *c)
 
     if (!first)
         return false;
-    ccf_link_page(first, c, 0);
+    ccf_link_page(tc, first, c, 0);
     if (has_second(c)) {
         struct code_mapping *second = mapping_get(tc, c->pfn2, vpn + 1);
         if (!second) {
             ccf_unlink_page(tc, c, 0);
             return false;
         }
-        ccf_link_page(second, c, 1);
+        ccf_link_page(tc, second, c, 1);
     } else if (c->pfn2 == first->page->pfn) {
         page_cover(first->page, c, 1);
     }
@@ -205,7 +210,55 @@ void tcache_pages_remove(struct tcache *tc, struct ccf *c)
     ccf_unlink_page(tc, c, 1);
 }
 
-/* CCFs with a byte in [pa, pa+len): dropped, or patched if it is known what is there now. */
+/* The instruction that has the byte at `ofs` of the CCF. */
+static unsigned insn_of(const struct ccf *c, uint32_t ofs)
+{
+    unsigned i = c->ninsns;
+
+    while (i > 1 && c->insns[i - 1].guest_ofs > ofs)
+        i--;
+    return i - 1;
+}
+
+/* A store has changed the byte at `ofs` of the CCF's source. */
+static void end_changed(struct tcache *tc, struct ccf *c, uint32_t ofs, enum tcache_cause cause)
+{
+    if (tc->config.changed)
+        tc->config.changed(tc->config.ctx, c, insn_of(c, ofs));
+    if (c->gate)
+        tcache_park(tc, c);
+    else
+        tcache_drop(tc, c, cause);
+}
+
+#define COUNT_AGAIN 16u
+
+/* The mask said that there were CCFs, and there were none. */
+static void walked_in_vain(struct code_page *p)
+{
+    if (++p->in_vain < COUNT_AGAIN)
+        return;
+    p->in_vain = 0;
+    p->granules = 0;
+    for (const struct code_mapping *m = p->mappings; m; m = m->next)
+        for (const struct ccf *c = m->head; c; c = c->page[ccf_which_page(c, p->pfn)].next) {
+            page_cover(p, c, ccf_which_page(c, p->pfn));
+            if (c->pfn2 == p->pfn)
+                page_cover(p, c, 1);
+        }
+}
+
+/* All of the memory goes elsewhere. A gate's version goes with it. */
+static void drop_gates(struct tcache *tc, struct code_mapping *m, uint32_t from, uint32_t to, enum tcache_cause cause)
+{
+    for (struct ccf *c = m->gates, *next; c; c = next) {
+        next = c->page[0].next;
+        if (is_hit(c, c->key.pa >> GUEST_PAGE_SHIFT, from, to))
+            tcache_drop(tc, c, cause);
+    }
+}
+
+/* CCFs with a byte in [pa, pa+len): dropped, or patched or parked if it is known what is there now. */
 static unsigned touch(struct tcache *tc, gpa_t pa, const uint8_t *now, uint32_t len, enum tcache_cause cause)
 {
     uint64_t pfn = gpa_page(pa);
@@ -214,19 +267,28 @@ static unsigned touch(struct tcache *tc, gpa_t pa, const uint8_t *now, uint32_t 
     unsigned touched = 0;
 
     ASSERT(len && to <= GUEST_PAGE_SIZE);
-    if (!p || !(p->granules & granules(from, to)))
+    if (!p || (now && !(p->granules & granules(from, to))))
         return 0;
     for (struct code_mapping *m = p->mappings, *next_mapping; m; m = next_mapping) {
         next_mapping = m->next;
+        if (!now)
+            drop_gates(tc, m, from, to, cause);
         for (struct ccf *c = m->head, *next; c; c = next) {
             next = c->page[ccf_which_page(c, pfn)].next;
             if (!is_hit(c, pfn, from, to))
                 continue;
             touched++;
-            if (!now || !tcache_patch(tc, c, pfn, from, to, now))
-                tcache_drop(tc, c, cause); /* the last one frees m, the last of all p: both loops end */
+            uint32_t changed;
+            if (now && tcache_patch(tc, c, pfn, from, to, now, &changed))
+                continue;
+            if (now)
+                end_changed(tc, c, changed, cause); /* the last one frees m, the last of all p: both loops end */
+            else
+                tcache_drop(tc, c, cause);
         }
     }
+    if (!touched && now)
+        walked_in_vain(p);
     return touched;
 }
 

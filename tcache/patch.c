@@ -44,15 +44,18 @@ static bool is_const(const struct ccf *c, uint32_t ofs)
 
 enum change { CHANGE_NONE, CHANGE_CONSTS, CHANGE_CODE };
 
-static enum change changed(const struct written *w)
+/* *at: the first byte that makes it CHANGE_CODE, from the CCF's first. */
+static enum change changed(const struct written *w, uint32_t *at)
 {
     enum change found = CHANGE_NONE;
 
     for (uint32_t i = 0; i < w->len; i++) {
         if (w->now[i] == w->ccf->source[w->ofs + i])
             continue;
-        if (!is_const(w->ccf, w->ofs + i))
+        if (!is_const(w->ccf, w->ofs + i)) {
+            *at = w->ofs + i;
             return CHANGE_CODE;
+        }
         found = CHANGE_CONSTS;
     }
     return found;
@@ -70,24 +73,24 @@ static void apply(struct tcache *tc, const struct written *w)
     }
 }
 
-bool tcache_patch(struct tcache *tc, struct ccf *c, uint64_t pfn, uint32_t from, uint32_t to, const uint8_t *now)
+bool tcache_patch(struct tcache *tc, struct ccf *c, uint64_t pfn, uint32_t from, uint32_t to, const uint8_t *now,
+                  uint32_t *at)
 {
     struct written part[2];
     enum change most = CHANGE_NONE;
     unsigned n = 0;
 
-    if (!c->source)
-        return false;
     if (c->key.pa >> GUEST_PAGE_SHIFT == pfn)
         n += cut(c, 0, from, to, now, &part[n]);
     if (c->pfn2 == pfn)
         n += cut(c, 1, from, to, now, &part[n]);
     for (unsigned i = 0; i < n; i++) {
-        enum change found = changed(&part[i]);
+        *at = part[i].ofs;
+        enum change found = c->source ? changed(&part[i], at) : CHANGE_CODE;
+        if (found == CHANGE_CODE)
+            return false;
         most = found > most ? found : most;
     }
-    if (most == CHANGE_CODE)
-        return false;
     if (most == CHANGE_NONE) {
         STAT_INC(tc->cpu, coherency_unchanged);
         return true;

@@ -152,6 +152,8 @@ void tcache_next_region(struct tcache *tc)
         for (unsigned i = 0; i < r->count; i++)
             if (r->order[i]->live)
                 tcache_drop(tc, r->order[i], DROP_EVICT);
+            else if (r->order[i]->is_parked)
+                tcache_gate_evict(tc, r->order[i]);
         tc->generation++;
     }
     region_reset(r);
@@ -202,6 +204,7 @@ struct ccf *tcache_commit(struct tcache *tc, const struct ccf_draft *d)
     ccf->verify_ofs = d->verify_ofs;
     ccf->poll_ofs = d->poll_ofs;
     ccf->body_ofs = d->body_ofs;
+    ccf->is_gate = d->is_gate;
     ccf->links = (struct ccf_link *)(void *)(ccf + 1);
     ccf->insns = (struct ccf_insn *)(void *)(ccf->links + d->nlinks);
     memcpy(ccf->links, d->links, d->nlinks * sizeof d->links[0]);
@@ -232,9 +235,13 @@ struct ccf *tcache_commit(struct tcache *tc, const struct ccf_draft *d)
     ccf->live = true;
     tc->starts[ccf->key.pa % TC_STARTS / 64] |= 1ull << ccf->key.pa % 64;
 
-    struct ccf **slot = tcache_hash_slot(tc, &ccf->key);
-    ccf->hash_next = *slot;
-    *slot = ccf;
+    if (d->gate) {
+        tcache_gate_commit(tc, d->gate, ccf);
+    } else {
+        struct ccf **slot = tcache_hash_slot(tc, &ccf->key);
+        ccf->hash_next = *slot;
+        *slot = ccf;
+    }
     STAT_INC(tc->cpu, ccf_live);
     return ccf;
 }
@@ -341,10 +348,13 @@ void tcache_drop(struct tcache *tc, struct ccf *ccf, enum tcache_cause cause)
     if (cause != DROP_EVICT)
         LOG(tc->cpu->log, coherency, "drop: EIP 0x%08x PA 0x%llx\n", ccf->key.eip, (unsigned long long)ccf->key.pa);
     LOG(tc->cpu->log, chain, "drop CCF of EIP 0x%08x PA 0x%lx\n", ccf->key.eip, ccf->key.pa);
-    struct ccf **at = tcache_hash_slot(tc, &ccf->key);
-    while (*at != ccf)
-        at = &(*at)->hash_next;
-    *at = ccf->hash_next;
+    tcache_gate_drop(tc, ccf, cause);
+    if (!ccf->gate) {
+        struct ccf **at = tcache_hash_slot(tc, &ccf->key);
+        while (*at != ccf)
+            at = &(*at)->hash_next;
+        *at = ccf->hash_next;
+    }
     tcache_unchain(tc, ccf);
     tcache_jt_drop_ccf(tc, ccf);
     tcache_pages_remove(tc, ccf);

@@ -15,8 +15,8 @@
  * fetch mappings; an unused slot holds the miss stub.
  *
  * Invariants:
- *  - a live CCF is in the hash, in the list of each page its bytes touch, and those pages
- *    are traced;
+ *  - a live CCF is in the hash (a version: behind its gate), in the list of each page its bytes touch, and
+ *    those pages are traced unless it is a gate;
  *  - a dead CCF is in none of them, nothing is chained to it and no jump table slot or
  *    shadow return stack leads to it (the monitor cuts the stacks when `generation` moves);
  *    its code stays in place until its region is evicted, since it may be running;
@@ -101,6 +101,9 @@ struct ccf {
     struct ccf_const *consts; /* [nconsts]                                                */
     uint8_t *source;          /* [guest_len] the bytes it was made from, or NULL: never patched */
     uint8_t nconsts;
+    bool is_gate, is_parked;
+    struct ccf *gate;         /* a version's: nothing else leads to it                    */
+    struct ccf *versions;     /* a gate's, latest first; a version's: the next one        */
     struct ccf_link *in;      /* links chained to this                                    */
     uint32_t heat;            /* samples that found it running                            */
     uint32_t misses;          /* of a window                                              */
@@ -111,8 +114,10 @@ struct tcache_config {
     const uint8_t *jt_miss_stub;  /* what unused jump-table slots hold                     */
     uint8_t *jump_table[2];       /* of the supervisor and the user view                   */
     void *ctx;
-    void (*trace_add)(void *ctx, gpa_t pa);    /* first CCF from this page                 */
+    void (*trace_add)(void *ctx, gpa_t pa);    /* first CCF from this page; gates do not count */
     void (*trace_remove)(void *ctx, gpa_t pa); /* last CCF from this page is gone          */
+    /** Instruction `insn` of the CCF was changed by a store: the CCF is dropped, or parked. May be NULL. */
+    void (*changed)(void *ctx, const struct ccf *ccf, unsigned insn);
 };
 #define TCACHE_MIN_BYTES (128u << 10)
 
@@ -148,6 +153,8 @@ struct ccf_draft {
     struct ccf_link links[CCF_MAX_LINKS];
     bool has_source;          /* it may be patched                                        */
     unsigned nconsts;
+    bool is_gate;             /* it has no instruction, and one link                      */
+    struct ccf *gate;         /* it is a version of the instruction there, or NULL        */
     struct ccf_const consts[CCF_MAX_CONSTS];
     uint8_t source[CCF_MAX_BYTES];
 };
@@ -179,13 +186,19 @@ void tcache_unchain_far(struct tcache *tc, gva_t va, uint64_t bytes);
 /** Send a link through the jump table from now on (its target may not be chained to). */
 void tcache_chain_by_table(struct tcache *tc, struct ccf_link *link);
 
+/* ---- gates (coherency=retranslate): gate.c -------------------------------------------- */
+/** The gate has no present version (its link leads nowhere). Put back the one that was made of the bytes that are
+ *  at its address now, if there is one among those it had. @param avail  how many bytes `now` has.
+ *  @return NULL: one has to be made, and committed with draft.gate. */
+struct ccf *tcache_gate_open(struct tcache *tc, struct ccf *gate, const uint8_t *now, uint32_t avail);
+
 /* ---- dropping ------------------------------------------------------------------------- */
 /** Drop every CCF with a byte in [pa, pa+len), which must not cross a page. @return how many. */
 unsigned tcache_invalidate(struct tcache *tc, gpa_t pa, uint32_t len, enum tcache_cause cause);
 /**
  * The guest wrote [pa, pa+len), which must not cross a page. CCFs whose bytes are as they were stay; those
- * in which only constants changed are patched, if they were made for it; the others with a byte there are
- * dropped.
+ * in which only constants changed are patched, if they were made for it; versions of an instruction are parked,
+ * so that their gate asks for another; the others with a byte there are dropped.
  *
  * @param now  The bytes of that range as they are now; NULL: whatever has a byte there is dropped.
  * @return how many CCFs have bytes there (or had).

@@ -12,8 +12,10 @@ struct code_page {
     uint64_t pfn;
     struct code_page *hash_next; /* or the next free one */
     struct code_mapping *mappings; /* most recently asked for first */
-    uint64_t granules;           /* bit i: some CCF covers bytes [64i, 64i+64); never cleared
-                                    while the page has CCFs, so it may claim too much */
+    uint64_t granules;           /* bit i: some CCF covers bytes [64i, 64i+64), or did when they
+                                    were last counted                                   */
+    uint32_t nlisted;            /* CCFs in its lists, without gates: it is traced while there are any */
+    uint32_t in_vain;            /* walks of the lists that found nothing, since then     */
 };
 
 /* The CCFs of such a page that run it at one VA page. A shared library is mapped anywhere: its
@@ -21,7 +23,7 @@ struct code_page {
 struct code_mapping {
     struct code_page *page;
     uint32_t vpn;                /* of EIP */
-    struct ccf *head;
+    struct ccf *head, *gates;    /* gates hold for any bytes: a store need not look at them */
     struct code_mapping *next, **at; /* or next: the next free one */
 };
 
@@ -93,11 +95,21 @@ static inline int ccf_which_page(const struct ccf *c, uint64_t pfn)
 {
     return c->key.pa >> GUEST_PAGE_SHIFT == pfn ? 0 : 1;
 }
-/* patch.c: the bytes [from, to) of page `pfn` were written. true: the CCF is good as it is now. */
-bool tcache_patch(struct tcache *tc, struct ccf *ccf, uint64_t pfn, uint32_t from, uint32_t to, const uint8_t *now);
+/* patch.c: the bytes [from, to) of page `pfn` were written. true: the CCF is good as it is now. Else *changed is
+ * the offset of the first byte that is not, from the CCF's first. */
+bool tcache_patch(struct tcache *tc, struct ccf *ccf, uint64_t pfn, uint32_t from, uint32_t to, const uint8_t *now,
+                  uint32_t *changed);
+/* gate.c */
+void tcache_gate_commit(struct tcache *tc, struct ccf *gate, struct ccf *version);
+/* A live CCF is about to be dropped, which may be a gate or a version. */
+void tcache_gate_drop(struct tcache *tc, struct ccf *ccf, enum tcache_cause cause);
+/* The memory of a parked version is about to be used again. */
+void tcache_gate_evict(struct tcache *tc, struct ccf *version);
+void tcache_park(struct tcache *tc, struct ccf *version);
 /* The CCF's bytes in its first (0) or second (1) page, as offsets in that page. */
 void tcache_span(const struct ccf *c, int which, uint32_t *from, uint32_t *to);
 void tcache_unchain(struct tcache *tc, struct ccf *ccf);
+void tcache_unchain_into(struct tcache *tc, struct ccf *ccf); /* those that lead to it */
 void tcache_jt_drop_ccf(struct tcache *tc, const struct ccf *ccf);
 void tcache_jt_init(struct tcache *tc);
 

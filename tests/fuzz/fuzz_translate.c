@@ -221,7 +221,7 @@ static unsigned translate_all(struct engine *e, uint32_t eip, uint32_t end_eip, 
                                    .cs_base = cs_base,
                                    .mode = e->cpu->mode | (e->cpu->cpl == 3 ? MODE_WINDOW : 0),
                                    .cs_limit = e->cpu->mode & MODE_CS_FLAT ? 0 : cs.limit };
-        if (bt_translate(e->bt, &m->key, va, &m->ccf) != X86_OK)
+        if (bt_translate(e->bt, &m->key, va, NULL, &m->ccf) != X86_OK)
             break;
         check_verified(e, m->ccf);
         check_records(e, m->ccf);

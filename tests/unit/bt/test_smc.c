@@ -415,6 +415,11 @@ static uint32_t outcome(struct run_fixture *fx, uint32_t len)
            get_u32(fx, STACK_START - 4) << 6;
 }
 
+static bool patches(void)
+{
+    return run_config()->coherency == COHERENCY_PATCH || run_config()->coherency == COHERENCY_ADAPTIVE;
+}
+
 /* Constants in every form that the code can hold them in, changed by what is no guest instruction (the
  * loader's way, and a device's): as if the code had been made anew, and patched where it can be. */
 static void constants_of_every_form(void **state)
@@ -464,7 +469,7 @@ static void constants_of_every_form(void **state)
             uint64_t dropped = stats->inval_write, patched = stats->coherency_patched;
             put(fx, at, &values[k], 1);
             bool is_patched = stats->coherency_patched > patched && stats->inval_write == dropped;
-            assert_int_equal(is_patched, cases[i].is_patched && run_config()->coherency >= COHERENCY_PATCH);
+            assert_int_equal(is_patched, cases[i].is_patched && patches());
             if (outcome(fx, len) != anew[k])
                 fail_msg("%s, value %u: not as if it had been made anew", cases[i].name, values[k]);
         }
@@ -531,6 +536,64 @@ static void every_byte_counts(void **state)
     run_fixture_free(fx);
 }
 
+/* One opcode of a loop changes, twice a round. Once each of its three opcodes was met, the rest of the loop stays as it is under
+ * coherency=retranslate, and so do the chains into the changed place; nothing is translated any more. */
+static void instruction_made_anew_alone(void **state)
+{
+    const struct guest_code code = GUEST("mov ecx, 10; 1: inc eax; inc eax; inc edx; inc eax; inc eax; loop 1b");
+    static const struct {
+        uint8_t opcode;
+        uint32_t edx;
+    } turns[] = { { 0x42, 10 }, { 0x4a, (uint32_t)-10 }, { 0x90, 0 } };
+    struct run_fixture *fx = run_fixture_new();
+    const struct stats *stats = &fx->cpu->stats;
+    bool is_roomy = run_config()->tc_bytes > 1u << 20;
+
+    (void)state;
+    put_code(fx, CODE, code);
+    put(fx, CODE + code.len, "\x0f\x0b", 2);
+    for (uint32_t round = 0; round < 20; round++)
+        for (size_t i = 0; i < ARRAY_LEN(turns); i++) {
+            uint64_t translated = stats->insn_translated, dropped = stats->inval_write;
+            put(fx, CODE + 7, &turns[i].opcode, 1);
+            start(fx);
+            run_to(fx, CODE, CODE + code.len);
+            assert_int_equal(fx->frame.gpr[EDX], turns[i].edx);
+            assert_int_equal(fx->frame.gpr[EAX], 0x10203040 + 40);
+            if (run_config()->coherency != COHERENCY_RETRANSLATE || !is_roomy || round < 2)
+                continue;
+            assert_int_equal(stats->inval_write, dropped);
+            assert_int_equal(stats->insn_translated, translated);
+        }
+    if (run_config()->coherency == COHERENCY_RETRANSLATE) {
+        assert_true(stats->coherency_parked >= 58 || !is_roomy);
+        assert_true(stats->coherency_revived >= 55 || !is_roomy);
+        assert_true(stats->coherency_kept_chains >= 50 || !is_roomy || !run_config()->chain);
+    }
+    run_fixture_free(fx);
+}
+
+/* More versions than are kept, in a cache that evicts them and their gates now and then. */
+static void many_versions_of_an_instruction(void **state)
+{
+    const struct guest_code code = GUEST("mov ecx, 1; 1: inc eax; mov edx, 0; jmp 2f; .skip 100, 0x90; 2: loop 1b");
+    struct run_fixture *fx = run_fixture_new();
+
+    (void)state;
+    start(fx);
+    run_code(fx, code);
+    for (uint32_t i = 0; i < 3000; i++) {
+        uint32_t value = i % 7 == 3 ? 77 : i;
+        put(fx, CODE + 7, &value, 4);
+        start(fx);
+        run_to(fx, CODE, CODE + code.len);
+        assert_int_equal(fx->frame.gpr[EDX], value);
+        if (i % 100 == 0)
+            assert_int_equal(tcache_audit(fx->cpu->tc), 0);
+    }
+    run_fixture_free(fx);
+}
+
 /* More constants in a CCF than are noted: none may be patched, since a place would be missed. */
 static void more_constants_than_are_noted(void **state)
 {
@@ -569,6 +632,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(constants_of_every_form),
         cmocka_unit_test(page_goes_and_comes_back),
         cmocka_unit_test(every_byte_counts),
+        cmocka_unit_test(instruction_made_anew_alone),
+        cmocka_unit_test(many_versions_of_an_instruction),
         cmocka_unit_test(more_constants_than_are_noted),
     };
 

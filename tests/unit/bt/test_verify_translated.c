@@ -155,7 +155,7 @@ static struct ccf *translate_random(struct vm_under_test *t, uint32_t mode, uint
         key.eip = 0x1000;
     t->cpu->mode = mode;
     bt_flush(t->cpu);
-    assert_int_equal(bt_translate(t->bt, &key, gva(key.eip), &ccf), X86_OK);
+    assert_int_equal(bt_translate(t->bt, &key, gva(key.eip), NULL, &ccf), X86_OK);
     return ccf;
 }
 
@@ -232,7 +232,7 @@ static void slow_ways_are_in_reach(void **state)
                 struct ccf_key key = { .pa = CODE_PA, .eip = 0x400000, .mode = mode };
                 t->cpu->mode = mode;
                 bt_flush(t->cpu);
-                assert_int_equal(bt_translate(t->bt, &key, gva(key.eip), &ccf), X86_OK);
+                assert_int_equal(bt_translate(t->bt, &key, gva(key.eip), NULL, &ccf), X86_OK);
                 check(t, ccf);
             }
         }

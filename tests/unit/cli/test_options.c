@@ -306,7 +306,7 @@ static void errors_name_the_offender_and_what_would_do(void **state)
         { "-kernel k -accel bt,hash-mem=all", "'all'", "on or off" },
         { "-kernel k -accel bt,hash-nosuch=1", "'hash-nosuch'", "hash-log" },
         { "-kernel k -accel bt,perf-map=2", "'2'", "on or off" },
-        { "-kernel k -accel bt,coherency=none", "'none'", "trace, check, patch or adaptive" },
+        { "-kernel k -accel bt,coherency=none", "'none'", "trace, check, patch, retranslate or adaptive" },
         { "-kernel k -accel bt,nosuch=1", "'nosuch'", "tc-size" },
         { "-kernel k -machine q35", "'q35'", "pc" },
         { "-kernel k -machine pc,usb=on", "'usb'", "pc" },
