@@ -5,7 +5,9 @@
         Row         name, unit, {system: samples}; targets; figures from elsewhere (published ones)
           Target    a bound on a figure of one system, or on the ratio of two
 
-A suite is a module bench/NAME/suite.py with a TITLE and `run(options) -> Suite`; bench/run finds them. Lower is better
+A suite is a module bench/NAME/suite.py with a TITLE and `run(options) -> [Suite]`; bench/run finds them, and its options
+are its arguments. `run` keeps to options.only (row names; [] for all), asks options.systems(names) which of its systems are
+wanted, and raises lib.guest.BenchError for what it cannot do. Lower is better
 in every row: a row is a time or a cost. What is better when higher is given as its reciprocal.
 """
 import json

@@ -1,0 +1,95 @@
+"""i386 programs for benches: compiled here as static programs in several placements, or taken from Debian's packages.
+
+Shifting code by a few bytes moves small kernels by tens of per cent, on any machine and under any translator. So every
+program of ours is linked several times, at other addresses and at another offset within a cache line, and a figure is the
+median over all of them.
+"""
+import hashlib
+import os
+import shutil
+import subprocess
+
+from .guest import BUILD, ROOT, BenchError
+
+# (address of the first segment, bytes in front of the program's code)
+PLACEMENTS = ((0x08048000, 0), (0x0a123000, 16), (0x10000000, 48))
+CFLAGS = ('-m32 -march=i686 -O2 -std=c11 -D_GNU_SOURCE -Wall -Wextra -static -fno-pie -no-pie -fcf-protection=none '
+          '-fno-stack-protector -fno-asynchronous-unwind-tables').split()
+
+# Native runs see the guest's processor features: SSE2, nothing later, and none of the hints that glibc derives from the
+# host's model. Checked with `ld.so --list-diagnostics` here and in the guest.
+MASKED = '-SSE3,-SSSE3,-SSE4_1,-SSE4_2,-POPCNT,-AVX,-AVX2,-AVX512F,-AVX512VL,-AVX512BW,-BMI1,-BMI2,-LZCNT,-MOVBE,-ERMS,' \
+         '-FSRM,-RTM,-XSAVE,-XSAVEC,-OSXSAVE,-Fast_Rep_String,-Fast_Copy_Backward,-Fast_Unaligned_Load,-Fast_Unaligned_Copy,' \
+         '-Slow_BSF'
+
+
+def native_environment():
+    """The environment of a native run: the guest's processor features, and nothing that depends on the user."""
+    return {'PATH': '/usr/bin:/bin', 'LC_ALL': 'C', 'GLIBC_TUNABLES': 'glibc.cpu.hwcaps=' + MASKED}
+
+
+def compiler():
+    """The command that compiles for i386; BenchError with what to install when there is none."""
+    if shutil.which('i686-linux-gnu-gcc'):
+        return ['i686-linux-gnu-gcc']
+    probe = subprocess.run(['gcc', '-m32', '-static', '-x', 'c', '-', '-o', '/dev/null'], input=b'int main(void){return 0;}',
+                           capture_output=True)
+    if probe.returncode != 0:
+        raise BenchError('no compiler for i386 programs: install the Debian package gcc-multilib')
+    return ['gcc']
+
+
+def _digest(parts):
+    h = hashlib.sha256()
+    for part in parts:
+        h.update(part if isinstance(part, bytes) else part.encode())
+        h.update(b'\0')
+    return h.hexdigest()
+
+
+def build(cc, out, sources, flags=(), placement=0, headers=()):
+    """Compile and link `sources` into `out` at PLACEMENTS[placement], unless that is what `out` is already."""
+    address, pad = PLACEMENTS[placement]
+    command = cc + CFLAGS + list(flags)
+    bytes_of = []
+    for path in [*sources, *headers]:
+        with open(path, 'rb') as f:
+            bytes_of.append(f.read())
+    stamp = _digest([*command, hex(address), str(pad), *bytes_of])
+    try:
+        with open(out + '.stamp') as f:
+            if f.read() == stamp and os.path.exists(out):
+                return out
+    except OSError:
+        pass
+    os.makedirs(os.path.dirname(out), exist_ok=True)
+    padding = out + '.pad.s'
+    with open(padding, 'w') as f:
+        f.write('.text\n.skip %d, 0x90\n.section .note.GNU-stack,"",@progbits\n' % pad)
+    done = subprocess.run([*command, '-Wl,-Ttext-segment=0x%x' % address, '-o', out, padding, *sources],
+                          capture_output=True, text=True)
+    if done.returncode != 0:
+        raise BenchError('cannot compile %s: %s' % (os.path.basename(sources[0]), done.stderr.strip().splitlines()[:1]))
+    with open(out + '.stamp', 'w') as f:
+        f.write(stamp)
+    return out
+
+
+def unpack(name, packages):
+    """-> a directory that holds the files of Debian's i386 packages; fetched when it is not there."""
+    directory = os.path.join(BUILD, 'debian', name)
+    listing = ' '.join(packages)
+    done = os.path.join(directory, '.packages')
+    try:
+        with open(done) as f:
+            if f.read() == listing:
+                return directory
+    except OSError:
+        pass
+    fetched = subprocess.run([os.path.join(ROOT, 'guests', 'real', 'fetch'), '--quiet', '--unpack', directory, *packages],
+                             capture_output=True, text=True)
+    if fetched.returncode != 0:
+        raise BenchError('cannot fetch %s: %s' % (listing, (fetched.stderr.strip().splitlines() or ['no reason given'])[-1]))
+    with open(done, 'w') as f:
+        f.write(listing)
+    return directory
