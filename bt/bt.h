@@ -35,6 +35,39 @@ struct bt_options {
 
 struct ccf;
 
+/** Why there is an event in the coherency log. */
+enum coherency_cause {
+    CAUSE_STORE,  /* the processor wrote to a traced page: an instruction, a frame, a bit of a page table    */
+    CAUSE_DEVICE, /* a device or the loader did                                                      */
+    CAUSE_STALE,  /* a CCF was about to run whose bytes are no longer what it was made from (check)        */
+    CAUSE_MOVED,  /* other memory is at the address from now on                                      */
+    CAUSE_POLICY, /* the page's policy has changed (adaptive)                                        */
+    CAUSE_COUNT
+};
+
+/** One event of it. Numbers of CCFs stop at 65,535. */
+struct coherency_event {
+    uint64_t ns;    /* VM time                                                              */
+    uint64_t pa;    /* of the first byte                                                    */
+    uint32_t eip;   /* of the instruction that wrote; CAUSE_STALE: of what was to run        */
+    uint16_t len;   /* bytes                                                                */
+    uint8_t cause;  /* enum coherency_cause                                                 */
+    uint8_t policy; /* enum bt_coherency: the page's, after the event                        */
+    uint16_t dropped, patched, parked, unchanged; /* CCFs with bytes there, by what became of them */
+};
+
+#define COHERENCY_EVENTS 32768u
+
+/** Events on their way to a file. Translated code is left when it is half full. */
+struct coherency_log {
+    void *ctx;
+    uint64_t (*now_ns)(void *ctx);
+    enum coherency_cause writer; /* CAUSE_STORE; CAUSE_DEVICE while a device writes            */
+    uint32_t count;
+    uint64_t lost;               /* for lack of room, since it was emptied last                */
+    struct coherency_event event[COHERENCY_EVENTS];
+};
+
 /** What became of a guest instruction. */
 enum bt_how {
     BT_IDENT,   /* copied as it is, operands re-addressed     */
@@ -53,6 +86,7 @@ struct bt_ops {
     enum x86_rc (*check_breakpoint)(struct vcpu *cpu, gva_t va);
     /** A CCF was made; for listings. May be NULL. */
     void (*translated)(void *ctx, struct vcpu *cpu, const struct ccf *ccf);
+    struct coherency_log *coherency_log; /* NULL: not asked for; the caller's, who empties it */
 };
 
 /** @return NULL when memory can't be had. Creates cpu->bt and cpu->tc. */

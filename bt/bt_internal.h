@@ -151,6 +151,7 @@ struct bt {
     uint32_t key_mode;      /* mode of the CCFs to be found: with MODE_WINDOW where it holds */
     uint32_t break_page[BT_BREAK_MAX]; /* VA pages with instruction breakpoints             */
     unsigned nbreaks;
+    bool is_inside;         /* translated code runs, or C that it called                  */
     uint64_t gs_base;       /* what platform_window_select was last given                  */
     struct site site[BT_SITES]; /* direct mapped by PA                                     */
     struct hot_page hot_page[BT_HOT_PAGES];
@@ -251,6 +252,18 @@ void x87_end_run(struct xlate *x);
 /** A host fault at instruction `index`: note the run before it. Parks the FPU. */
 void x87_resolve(struct bt *bt, const struct ccf *ccf, unsigned index);
 
+/* ---- event_log.c: coherency-log ------------------------------------------------------------------- */
+
+struct event_tally {
+    uint64_t dropped, patched, parked, unchanged;
+};
+
+/** What has become of CCFs until now; to be given to the functions below when something has happened. */
+struct event_tally event_tally(const struct bt *bt);
+/** [pa, pa+len) was written. */
+void event_written(struct bt *bt, gpa_t pa, uint32_t len, const struct event_tally *before);
+void event_note(struct bt *bt, enum coherency_cause cause, gpa_t pa, uint32_t len, const struct event_tally *before);
+
 /* ---- prelude.c: coherency=check --------------------------------------------------------------- */
 /** At the CCF's `body`: a branch to its prelude, if it has one. @return what put_prelude wants. */
 uint8_t *prelude_branch(struct xlate *x);
@@ -259,6 +272,8 @@ uint8_t *prelude_branch(struct xlate *x);
 void prelude_put(struct xlate *x, uint8_t *branch, const uint8_t *bytes);
 /** Do CCFs with bytes in this page compare them? */
 bool prelude_wanted(const struct bt *bt, uint64_t pfn);
+/** What holds for a page of code now; under coherency=adaptive, one of those that it chooses from. */
+enum bt_coherency prelude_policy(const struct bt *bt, uint64_t pfn);
 /** coherency=adaptive: a store to traced page `pfn` was reported, and hit CCFs or none. */
 void prelude_count_store(struct bt *bt, uint64_t pfn, bool is_hit);
 /** The same: a CCF of page `pfn` was found stale by comparison, and dropped. */

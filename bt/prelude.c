@@ -53,6 +53,21 @@ bool prelude_wanted(const struct bt *bt, uint64_t pfn)
     return pfn / 8 < bt->check_page_bytes && (bt->check_page[pfn / 8] >> pfn % 8 & 1);
 }
 
+enum bt_coherency prelude_policy(const struct bt *bt, uint64_t pfn)
+{
+    if (bt->opt.coherency != COHERENCY_ADAPTIVE)
+        return bt->opt.coherency;
+    return prelude_wanted(bt, pfn) ? COHERENCY_CHECK : COHERENCY_PATCH;
+}
+
+/* To the coherency log: the page's policy is another one. */
+static void note_move(struct bt *bt, uint64_t pfn)
+{
+    struct event_tally now = event_tally(bt);
+
+    event_note(bt, CAUSE_POLICY, gpa(pfn << GUEST_PAGE_SHIFT), GUEST_PAGE_SIZE, &now);
+}
+
 static void drop_page(struct bt *bt, uint64_t pfn)
 {
     tcache_invalidate(bt->cpu->tc, gpa(pfn << GUEST_PAGE_SHIFT), GUEST_PAGE_SIZE, DROP_EVICT);
@@ -77,6 +92,7 @@ void prelude_count_store(struct bt *bt, uint64_t pfn, bool is_hit)
     bt->nchecked++;
     drop_page(bt, pfn); /* with the last one goes the trace */
     STAT_INC(bt->cpu, coherency_to_check);
+    note_move(bt, pfn);
     LOG(bt->cpu->log, coherency, "adaptive: page 0x%llx is compared from now on\n", (unsigned long long)pfn);
 }
 
@@ -86,6 +102,7 @@ static void trace_again(struct bt *bt, uint64_t pfn)
     bt->nchecked--;
     drop_page(bt, pfn); /* the next CCF brings the trace */
     STAT_INC(bt->cpu, coherency_to_trace);
+    note_move(bt, pfn);
     LOG(bt->cpu->log, coherency, "adaptive: page 0x%llx is traced again\n", (unsigned long long)pfn);
 }
 

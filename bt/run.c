@@ -251,10 +251,14 @@ static unsigned code_written(struct vcpu *cpu, gpa_t pa, uint32_t len, bool is_m
     while (len) {
         uint32_t n = min_u32(len, GUEST_PAGE_SIZE - ((uint32_t)pa.v & GUEST_PAGE_MASK));
         hva_t now = is_moved ? (hva_t){ NULL } : mmu_ram_ptr(cpu->mmu, pa);
+        struct event_tally before = event_tally(cpu->bt);
         unsigned hit = tcache_written(cpu->tc, pa, now.p, n, DROP_WRITE);
         if (!is_moved) {
+            event_written(cpu->bt, pa, n, &before);
             split_review(cpu->bt, gpa_page(pa));
             prelude_count_store(cpu->bt, gpa_page(pa), hit != 0);
+        } else if (hit) {
+            event_note(cpu->bt, CAUSE_MOVED, pa, n, &before);
         }
         touched += hit;
         pa.v += n;
@@ -393,7 +397,10 @@ static enum x86_rc find(struct bt *bt, struct ccf **out, bool *is_global)
                            .cs_limit = cpu->mode & MODE_CS_FLAT ? 0 : cs->limit };
     *out = tcache_lookup(cpu->tc, &key);
     if (*out && !prelude_holds(bt, *out)) {
+        struct event_tally before = event_tally(bt);
+        uint32_t len = (*out)->guest_len;
         tcache_drop(cpu->tc, *out, DROP_WRITE);
+        event_note(bt, CAUSE_STALE, pa, len, &before);
         prelude_count_stale(bt, gpa_page(pa));
         *out = NULL;
     }
@@ -508,7 +515,9 @@ static enum exit_reason enter(struct bt *bt, const uint8_t *code)
     for (;;) {
         if (bt->view == VIEW_USER) /* a page of code just translated is writable no more */
             mmu_window_sync(cpu);
+        bt->is_inside = true;
         enum exit_reason reason = bt->stubs->enter(cpu, code);
+        bt->is_inside = false;
         cpu->stats.exit[reason]++;
         STAT_INC(cpu, exit_total);
         if (reason != EXIT_HOST)

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "cli/code_log.h"
+#include "cli/coherency_log.h"
 #include "cli/configure.h"
 #include "cli/core.h"
 #include "cli/explain.h"
@@ -45,6 +46,7 @@ struct session {
     struct vm *vm;
     struct code_log *code_log; /* NULL when nobody asked for it */
     struct hash_log *hash_log; /* likewise */
+    struct coherency_log_file *coherency_log; /* likewise */
     struct stats stats;        /* of machines before a reset */
     uint64_t started_ns;
 };
@@ -246,6 +248,8 @@ static struct vm_config make_config(const struct session *s)
     c.checkpoint_ctx = s->hash_log;
     c.checkpoint_first = o->hash_from;
     c.checkpoint_every = s->hash_log ? o->hash_every : 0;
+    c.coherency_events = s->coherency_log ? coherency_log_events : NULL;
+    c.coherency_ctx = s->coherency_log;
     hosted_features(&c.host, o->baseline);
     memcpy(c.machine.serial, s->serial, sizeof c.machine.serial);
     firmware_configure(&s->firmware, &c.machine);
@@ -267,6 +271,8 @@ static void machine_down(struct session *s)
     if (!s->vm)
         return;
     add_stats(&s->stats, &s->vm->cpu->stats);
+    vm_coherency_flush(s->vm);
+    coherency_log_power_off(s->coherency_log);
     s->is_paused = s->vm->is_paused;
     if (s->hmp)
         hmp_attach(s->hmp, NULL);
@@ -437,6 +443,30 @@ static int close_hash_log(struct session *s, int status)
     return complain(status ? (enum exit_status)status : STATUS_RUNTIME, error);
 }
 
+static bool open_coherency_log(struct session *s, char error[LOAD_ERROR_BYTES])
+{
+    const struct options *o = &s->options;
+    int rc = 0;
+
+    if (!o->coherency_file)
+        return true;
+    s->coherency_log = coherency_log_new(o->coherency_file, o->coherency_max, o->coherency, o->clock_insn, &rc);
+    if (!s->coherency_log)
+        snprintf(error, LOAD_ERROR_BYTES, "cannot write coherency-log '%s': %s", o->coherency_file, strerror(-rc));
+    return s->coherency_log;
+}
+
+static int close_coherency_log(struct session *s, int status)
+{
+    char error[LOAD_ERROR_BYTES];
+    int rc = coherency_log_close(s->coherency_log);
+
+    if (rc == 0)
+        return status;
+    snprintf(error, sizeof error, "cannot write coherency-log '%s': %s", s->options.coherency_file, strerror(-rc));
+    return complain(status ? (enum exit_status)status : STATUS_RUNTIME, error);
+}
+
 static int start(struct session *s)
 {
     char error[LOAD_ERROR_BYTES];
@@ -460,7 +490,7 @@ static int start(struct session *s)
     s->ram = hosted_ram_new(s->options.ram_bytes);
     if (!s->ram)
         return complain(STATUS_RUNTIME, hosted_error());
-    if (!open_hash_log(s, error))
+    if (!open_hash_log(s, error) || !open_coherency_log(s, error))
         return complain(STATUS_RUNTIME, error);
     hosted_set_events(
         &(struct hosted_events){ .ctx = s, .input = on_input, .opened = on_opened, .stop = on_stop });
@@ -477,7 +507,7 @@ static int start(struct session *s)
         hosted_sandbox();
     int status = run(s);
     hosted_chardev_close_all();
-    return write_stats(s, close_hash_log(s, status));
+    return write_stats(s, close_coherency_log(s, close_hash_log(s, status)));
 }
 
 /* Whoever starts us with a standard descriptor closed must not find the next file that we open in its

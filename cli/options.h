@@ -76,6 +76,8 @@ struct options {
     bool chain, verify, baseline, clock_insn;
     enum accel_mem mem;
     enum accel_coherency coherency;
+    const char *coherency_file; /* NULL: no log of events                                  */
+    uint64_t coherency_max;     /* events in it at most                                    */
     unsigned tu_insns;
     bool inline_system;
     const char *stats_file;

@@ -123,6 +123,8 @@ static const struct property {
     { "tu-insns",   read_tu_insns,  FIELD(tu_insns),   "1 to 64" },
     { "clock",      read_clock,     FIELD(clock_insn), "host or insn" },
     { "coherency",  read_coherency, FIELD(coherency),  "trace, check, patch, retranslate or adaptive" },
+    { "coherency-log", read_file,   FIELD(coherency_file), "the name of a file" },
+    { "coherency-max", read_nonzero, FIELD(coherency_max), "a number of events" },
     { "inline",     ON_OFF(inline_system) },
     { "stats",      read_file,      FIELD(stats_file), "the name of a file" },
     { "perf-map",   ON_OFF(perf_map) },

@@ -44,6 +44,7 @@ const char options_help[] =
     "                       changes: its pages watched, its bytes compared before they run,\n"
     "                       constants patched, changed instructions made anew alone, or what\n"
     "                       suits each page)\n"
+    "                       coherency-log=FILE (an event a line)  coherency-max=1000000\n"
     "                       core=FILE  hash-log=FILE  hash-every=1000000  hash-from=0  hash-to=N\n"
     "                       hash-regs=on|off  hash-mem=on|off\n"
     "  -vga std|none        with -bios: its VGA firmware, or none\n"

@@ -107,6 +107,7 @@ static void attend(struct vm *vm, bool will_run)
     if (vm->is_paused)
         stand_still(vm);
     checkpoint(vm);
+    vm_coherency_flush(vm);
     machine_run_timers(vm->machine);
     arm(vm, will_run);
 }

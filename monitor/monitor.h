@@ -65,6 +65,11 @@ struct vm_config {
     bool (*checkpoint)(void *ctx, struct vcpu *cpu, uint64_t insns);
     void *checkpoint_ctx;
     uint64_t checkpoint_first, checkpoint_every;
+    /** For the coherency log, if it is not NULL: these have happened since the last call, and as many more as
+     *  `lost` says. Called between runs of translated code, the guest's vector state may be live. */
+    void (*coherency_events)(void *ctx, struct vcpu *cpu, const struct coherency_event *events, uint32_t count,
+                             uint64_t lost);
+    void *coherency_ctx;
 };
 
 struct vm {
@@ -82,12 +87,16 @@ struct vm {
     uint64_t insn_ns;             /* clock=insn: VM time before this budget, 1 ns an instruction */
     uint64_t insns;               /* clock=insn: instructions begun before this budget   */
     uint64_t checkpoint_next;     /* of them, at which config.checkpoint is due           */
+    struct coherency_log *coherency; /* NULL: nobody asked for it                         */
     size_t footprint;             /* bytes of this reservation                           */
 };
 
 /** @return NULL when memory can't be had. */
 struct vm *vm_new(const struct vm_config *config);
 void vm_free(struct vm *vm);
+
+/** Hand on what is in the coherency log's buffer. */
+void vm_coherency_flush(struct vm *vm);
 
 /** Why vm_run came back. */
 struct vm_exit {

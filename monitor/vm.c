@@ -71,7 +71,11 @@ static void on_mem_write(void *ctx, uint64_t pa, const void *buf, uint32_t len)
 {
     struct vm *vm = ctx;
 
+    if (vm->coherency)
+        vm->coherency->writer = CAUSE_DEVICE;
     mmu_phys_write(vm->cpu->mmu, gpa(pa), buf, len);
+    if (vm->coherency)
+        vm->coherency->writer = CAUSE_STORE;
 }
 
 #define LOW_ROM_BYTES 0x20000u /* of the image, what the ISA bridge decodes below 1 MiB */
@@ -183,12 +187,44 @@ static bool make_machine(struct vm *vm)
     return true;
 }
 
+static uint64_t vm_now_ns(void *ctx)
+{
+    const struct vm *vm = ctx;
+
+    return machine_now_ns(vm->machine);
+}
+
+static bool make_coherency_log(struct vm *vm)
+{
+    if (!vm->config.coherency_events)
+        return true;
+    vm->coherency = platform_reserve(sizeof *vm->coherency);
+    if (!vm->coherency)
+        return false;
+    vm->coherency->ctx = vm;
+    vm->coherency->now_ns = vm_now_ns;
+    vm->coherency->writer = CAUSE_STORE;
+    return true;
+}
+
+void vm_coherency_flush(struct vm *vm)
+{
+    struct coherency_log *log = vm->coherency;
+
+    if (!log || (!log->count && !log->lost))
+        return;
+    vm->config.coherency_events(vm->config.coherency_ctx, vm->cpu, log->event, log->count, log->lost);
+    log->count = 0;
+    log->lost = 0;
+}
+
 static bool make_bt(struct vm *vm)
 {
     struct bt_ops ops = { .ctx = vm->config.listing_ctx, .segment_linear = segment_linear,
                           .callouts = callout_table, .features = cpu_model_features(vm->model),
                           .check_breakpoint = debug_check_fetch,
-                          .translated = vm->config.translated };
+                          .translated = vm->config.translated,
+                          .coherency_log = vm->coherency };
 
     return bt_new(vm->cpu, &vm->config.bt, &vm->config.host, &ops) != NULL;
 }
@@ -214,7 +250,7 @@ struct vm *vm_new(const struct vm_config *config)
     vm->checkpoint_next = config->checkpoint_every ? config->checkpoint_first : UINT64_MAX;
     vcpu_reset(vm->cpu);
     vm->cpu->gpr[EDX] = vm->model->signature;
-    if (!make_mmu(vm) || !make_machine(vm) || !make_bt(vm)) {
+    if (!make_mmu(vm) || !make_machine(vm) || !make_coherency_log(vm) || !make_bt(vm)) {
         vm_free(vm);
         return NULL;
     }
@@ -230,5 +266,7 @@ void vm_free(struct vm *vm)
     bt_free(vm->cpu->bt);
     machine_free(vm->machine);
     mmu_free(vm->cpu->mmu);
+    if (vm->coherency)
+        platform_release(vm->coherency, sizeof *vm->coherency);
     platform_release(vm, vm->footprint);
 }

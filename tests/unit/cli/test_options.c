@@ -115,6 +115,10 @@ static void what_shows_the_inside_is_read(void **state)
     assert_false(o.perf_map || o.hash_regs || o.hash_mem);
     assert_null(o.core_file);
     assert_null(o.hash_file);
+    good("-kernel k -accel bt,coherency-log=/tmp/l,coherency-max=0x10");
+    assert_string_equal(o.coherency_file, "/tmp/l");
+    assert_int_equal(o.coherency_max, 16);
+
     good("-kernel k -accel bt,perf-map=on,core=/tmp/c,clock=insn,hash-log=/tmp/h,hash-every=7,hash-from=0x10,"
          "hash-to=99,hash-regs=on,hash-mem=on");
     assert_true(o.perf_map && o.hash_regs && o.hash_mem);
@@ -300,6 +304,7 @@ static void errors_name_the_offender_and_what_would_do(void **state)
         { "-kernel k -accel bt,tu-insns=0", "'0'", "1 to 64" },
         { "-kernel k -accel bt,tu-insns=65", "'65'", "1 to 64" },
         { "-kernel k -accel bt,clock=moon", "'moon'", "host or insn" },
+        { "-kernel k -accel bt,coherency-max=0", "'0'", "a number of events" },
         { "-kernel k -accel bt,hash-log=f", "hash-log", "clock=insn" },
         { "-kernel k -accel bt,hash-every=0", "'0'", "number of instructions" },
         { "-kernel k -accel bt,hash-to=1e9", "'1e9'", "number of instructions" },
