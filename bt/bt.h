@@ -31,6 +31,7 @@ struct bt_options {
     bool icount;              /* clock=insn                                             */
     bool callouts_only;       /* inline=off: every system instruction is a callout        */
     enum bt_coherency coherency; /* coherency=                                          */
+    bool reuse;               /* reuse=on|off: CCFs copied to other EIPs                */
 };
 
 struct ccf;

@@ -61,10 +61,12 @@ struct xlate {
     bool straddles;        /* the TU is one instruction that lies in two pages           */
     bool ends;             /* the instruction just translated ended the TU               */
     bool use_window;       /* accesses in the window form where it serves                */
+    uint32_t stop_ofs;     /* the TU ends there, wherever a CCF begins; 0: where one begins   */
     bool no_window;        /* this instruction needs a plain host address                */
     const uint8_t *checked[2]; /* coherency=check: where its bytes lie, by page; NULL: nowhere */
     bool checks;           /* it gets a prelude                                          */
     bool is_gate;          /* it is a gate: entries and a link                           */
+    bool notes_places;     /* a copy of it may be made for another EIP: place.c              */
     bool has_many_consts;  /* more than are noted: none is patched                       */
     struct insn in;
 
@@ -168,6 +170,7 @@ struct bt {
     struct split_page split_page[BT_SPLIT_PAGES];
     uint32_t nsplits;       /* so many were noted                                          */
     struct verify_work *verify_work; /* verify=on */
+    uint8_t *fresh;         /* verify=on: what a copied CCF has to be like                   */
     struct ccf_draft draft;
     struct xlate xl;
 };
@@ -178,6 +181,26 @@ struct bt {
 enum x86_rc bt_translate(struct bt *bt, const struct ccf_key *key, gva_t va, struct ccf *gate, struct ccf **out);
 /** Make a gate for the instruction at key. */
 struct ccf *bt_translate_gate(struct bt *bt, const struct ccf_key *key);
+
+/** Translate at most `len` bytes into `room`, wherever other CCFs begin, and leave it at the draft. */
+enum x86_rc translate_bytes(struct bt *bt, const struct ccf_key *key, gva_t va, const struct tcache_room *room,
+                            uint32_t len);
+void verify_draft(struct bt *bt, const struct tcache_room *room);
+
+/* ---- reuse.c: a CCF of the same bytes at another EIP ------------------------------------------- */
+#define REUSE_FRESH_BYTES (256u << 10)
+/** May CCFs of `key` be copied to other EIPs? */
+bool reuse_is_possible(const struct bt *bt, const struct ccf_key *key);
+/** Make the CCF of `key` as a copy of one for another EIP. false: there is none that would do. */
+bool reuse_copy(struct bt *bt, const struct ccf_key *key, gva_t va, struct ccf **out);
+
+/* ---- place.c: what a copy has to change ----------------------------------------------------------- */
+/** The last four bytes of `e` are of this kind. */
+void place_note(struct xlate *x, const struct emit *e, enum place_kind kind);
+/** The four bytes at `at` in `e` are. */
+void place_note_at(struct xlate *x, const struct emit *e, const uint8_t *at, enum place_kind kind);
+/** Something depends on EIP that can't be noted. */
+void place_none(struct xlate *x);
 
 /* ---- form.c: which form of memory access a CCF gets ---------------------------------------- */
 /** Decide for the TU of `key`. */
@@ -226,7 +249,7 @@ void idiom_jump_indirect(struct xlate *x); /* target EIP in H_EA */
 void idiom_call(struct xlate *x, uint32_t target);
 void idiom_call_indirect(struct xlate *x);
 void idiom_return(struct xlate *x);
-void idiom_exit(struct emit *e, enum exit_reason reason, uint32_t eip);
+void idiom_exit(struct xlate *x, struct emit *e, enum exit_reason reason, uint32_t eip);
 /** Does a branch to `target` leave the limit of CS? Every transfer to such a target is #GP(0) at itself. */
 bool idiom_target_faults(const struct xlate *x, uint32_t target);
 /** #GP(0) at the present instruction. */

@@ -107,6 +107,7 @@ static void island(struct xlate *x, unsigned from, unsigned to)
             e_patch8(x->pending[i].at, x->hot.p);
     if (x->cold_of[insn]) {
         e_jmp32_to(&x->hot, x->cold_of[insn]);
+        place_note(x, &x->hot, PLACE_BRANCH);
     } else {
         ASSERT(x->nunresolved < XL_MAX_PENDING);
         x->unresolved[x->nunresolved++] = e_jmp32_fwd(&x->hot);
@@ -145,8 +146,10 @@ void idiom_jrcxz_slow(struct xlate *x)
 void idiom_resolve_slow(struct xlate *x)
 {
     for (unsigned i = 0; i < x->nunresolved; i++)
-        if (!x->hot.overflow && !x->cold.overflow)
+        if (!x->hot.overflow && !x->cold.overflow) {
             e_patch32(x->unresolved[i], x->cold_of[x->d->ninsns]);
+            place_note_at(x, &x->hot, x->unresolved[i], PLACE_BRANCH);
+        }
     x->nunresolved = 0;
 }
 
@@ -336,7 +339,9 @@ void idiom_esp_add(struct xlate *x, int32_t n)
 void idiom_store_eip(struct xlate *x)
 {
     e_mov_m32_imm32(x->e, vcpu_mem(VCPU_OFS(eip)), x->eip);
+    place_note(x, x->e, PLACE_EIP);
     e_mov_m32_imm32(x->e, vcpu_mem(VCPU_OFS(next_eip)), x->next_eip);
+    place_note(x, x->e, PLACE_EIP);
 }
 
 void idiom_callout(struct xlate *x, enum callout_id id, uint64_t arg)
@@ -354,9 +359,10 @@ void idiom_never(struct xlate *x)
     e_op(x->e, ENC_0F, 0x0b); /* ud2 */
 }
 
-void idiom_exit(struct emit *e, enum exit_reason reason, uint32_t eip)
+void idiom_exit(struct xlate *x, struct emit *e, enum exit_reason reason, uint32_t eip)
 {
     e_mov_m32_imm32(e, vcpu_mem(VCPU_OFS(eip)), eip);
+    place_note(x, e, PLACE_EIP);
     e_mov_r32_imm32(e, H_T1, reason);
     e_jmp_m64(e, vcpu_mem(VCPU_OFS(stub_exit)));
 }
@@ -389,6 +395,7 @@ bool idiom_join_before_transfer(struct xlate *x)
     if (x->is_slow_only)
         return true;
     e_jmp32_to(x->e, x->tail);
+    place_note(x, x->e, PLACE_BRANCH);
     return false;
 }
 
@@ -396,6 +403,7 @@ void idiom_finish_slow(struct xlate *x)
 {
     complete_store(x);
     e_jmp32_to(x->e, x->hot.p);
+    place_note(x, x->e, PLACE_BRANCH);
 }
 
 /* ---- transfers ---------------------------------------------------------------------------------- */
@@ -433,6 +441,14 @@ static bool can_link(const struct xlate *x, uint32_t target)
     return same_page(x, target) || (!x->straddles && (x->mode & MODE_CPL0) && (x->mode & MODE_CS_FLAT));
 }
 
+static void put_table_jump(struct xlate *x, struct emit *e, uint32_t target)
+{
+    e_mov_r32_imm32(e, H_EA, target);
+    place_note(x, e, PLACE_EIP);
+    e_jmp_m64(e, hmem_base(H_VIEW, JT_SLOT(target)));
+    place_note(x, e, PLACE_SLOT);
+}
+
 /* The two ways a direct exit can take besides its chain, in the cold part. */
 static void put_continuations(struct xlate *x, struct ccf_link *link)
 {
@@ -440,11 +456,12 @@ static void put_continuations(struct xlate *x, struct ccf_link *link)
 
     link->unchained_ofs = (uint32_t)(e->p - e->start);
     e_mov_m32_imm32(e, vcpu_mem(VCPU_OFS(eip)), link->target_eip);
+    place_note(x, e, PLACE_EIP);
     e_mov_r32_imm32(e, H_T1, tcache_next_link_handle(x->cpu->tc, x->d->nlinks));
+    place_note(x, e, PLACE_HANDLE);
     e_jmp_m64(e, vcpu_mem(VCPU_OFS(stub_chain)));
     link->table_ofs = (uint32_t)(e->p - e->start);
-    e_mov_r32_imm32(e, H_EA, link->target_eip);
-    e_jmp_m64(e, hmem_base(H_VIEW, JT_SLOT(link->target_eip)));
+    put_table_jump(x, e, link->target_eip);
 }
 
 /* `at`: rel32 in the hot part of a branch to `target`. */
@@ -490,11 +507,10 @@ static void put_transfer_by_address(struct emit *e, struct xlate *x, uint32_t ta
         return;
     }
     if (by_dispatcher(x)) {
-        idiom_exit(e, EXIT_DISPATCH, target);
+        idiom_exit(x, e, EXIT_DISPATCH, target);
         return;
     }
-    e_mov_r32_imm32(e, H_EA, target);
-    e_jmp_m64(e, hmem_base(H_VIEW, JT_SLOT(target)));
+    put_table_jump(x, e, target);
 }
 
 /* A branch in the hot part whose other end is a transfer in the cold part. */
@@ -504,8 +520,10 @@ static void put_far_end(struct xlate *x, uint8_t *at, uint32_t target)
         put_link(x, at, target);
         return;
     }
-    if (!x->hot.overflow && !x->cold.overflow)
+    if (!x->hot.overflow && !x->cold.overflow) {
         e_patch32(at, x->cold.p);
+        place_note_at(x, &x->hot, at, PLACE_BRANCH);
+    }
     put_transfer_by_address(&x->cold, x, target);
 }
 
@@ -545,6 +563,7 @@ void idiom_jump_indirect(struct xlate *x)
 static void landing(struct xlate *x, uint32_t return_eip)
 {
     e_lea_r32(x->e, H_ADDR, hmem_base(H_EA, (int32_t)(0 - return_eip)));
+    place_note(x, x->e, PLACE_NEG_EIP);
     uint8_t *here = e_jrcxz_fwd(x->e);
     e_jmp_m64(x->e, vcpu_mem(VCPU_OFS(stub_jt_probe)));
     if (!x->e->overflow)
@@ -568,7 +587,9 @@ void idiom_call(struct xlate *x, uint32_t target)
         put_link(x, e_call32_fwd(&x->hot), target);
     } else {
         e_mov_r32_imm32(x->e, H_EA, target);
+        place_note(x, x->e, PLACE_EIP);
         e_call_m64(x->e, hmem_base(H_VIEW, JT_SLOT(target)));
+        place_note(x, x->e, PLACE_SLOT);
     }
     landing(x, x->next_eip);
 }

@@ -8,11 +8,14 @@
 #define VCPU_OFS(field) offsetof(struct vcpu, field)
 
 /* A branch target, cut to 16 bits by a 16-bit operand size. */
-static uint32_t target(const struct xlate *x)
+static uint32_t target(struct xlate *x)
 {
     uint32_t t = x->next_eip + x->in.imm;
 
-    return x->in.osize == 2 ? t & 0xffff : t;
+    if (x->in.osize != 2)
+        return t;
+    place_none(x);
+    return t & 0xffff;
 }
 
 void lower_jmp(struct xlate *x)
@@ -96,7 +99,9 @@ static bool push_return(struct xlate *x)
         return false;
     if (size == 4) {
         e_mov_m32_imm32(x->e, m, x->next_eip);
+        place_note(x, x->e, PLACE_EIP);
     } else {
+        place_none(x);
         e_op_rm(x->e, ENC_66, 0xc7, 0, m);
         put8(x->e, x->next_eip & 0xff);
         put8(x->e, x->next_eip >> 8 & 0xff);
@@ -114,8 +119,10 @@ void lower_call(struct xlate *x)
     }
     if (!push_return(x))
         return;
-    if (x->is_cold) /* a store that hits code leaves to where the call goes */
+    if (x->is_cold) { /* a store that hits code leaves to where the call goes */
         e_mov_m32_imm32(x->e, vcpu_mem(VCPU_OFS(next_eip)), target(x));
+        place_note(x, x->e, PLACE_EIP);
+    }
     if (idiom_join_before_transfer(x))
         idiom_call(x, target(x));
 }

@@ -54,7 +54,7 @@ static void lower_sti(struct xlate *x)
 {
     e_mov_m8_imm8(x->e, vcpu_mem(VCPU_OFS(eflags_if)), 1);
     if (x->is_cold) {
-        idiom_exit(x->e, EXIT_SHADOW, x->next_eip);
+        idiom_exit(x, x->e, EXIT_SHADOW, x->next_eip);
         return;
     }
     idiom_islands(x, 64, true);

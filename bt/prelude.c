@@ -198,6 +198,7 @@ void prelude_put(struct xlate *x, uint8_t *branch, const uint8_t *bytes)
         return;
     const uint8_t *stale = e->p;
     e_mov_r32_imm32(e, H_EA, x->d->key.eip);
+    place_note(x, e, PLACE_EIP);
     e_jmp_m64(e, vcpu_mem(VCPU_OFS(stub_jt_miss)));
     if (e->overflow)
         return;

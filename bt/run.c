@@ -155,7 +155,9 @@ struct bt *bt_new(struct vcpu *cpu, const struct bt_options *options, const stru
     }
     if (bt->opt.verify)
         bt->verify_work = platform_reserve(verify_work_bytes());
-    if (!cpu->tc || !stacks_init(bt) || (bt->opt.verify && !bt->verify_work) ||
+    if (bt->opt.verify && bt->opt.reuse)
+        bt->fresh = platform_reserve(REUSE_FRESH_BYTES);
+    if (!cpu->tc || !stacks_init(bt) || (bt->opt.verify && (!bt->verify_work || (bt->opt.reuse && !bt->fresh))) ||
         (bt->check_page_bytes && !bt->check_page)) {
         bt_free(bt);
         return NULL;
@@ -173,6 +175,8 @@ void bt_free(struct bt *bt)
     stacks_free(bt);
     if (bt->verify_work)
         platform_release(bt->verify_work, verify_work_bytes());
+    if (bt->fresh)
+        platform_release(bt->fresh, REUSE_FRESH_BYTES);
     if (bt->check_page)
         platform_release(bt->check_page, bt->check_page_bytes);
     bt->cpu->tc = NULL;

@@ -214,9 +214,10 @@ static uint8_t *put_entries(struct xlate *x)
     struct emit *e = &x->hot;
     const uint8_t *poll_exit = e->p;
 
-    idiom_exit(e, EXIT_POLL, x->eip);
+    idiom_exit(x, e, EXIT_POLL, x->eip);
     x->d->verify_ofs = (uint16_t)(e->p - e->start);
     e_lea_r32(e, H_RCX, hmem_base(H_EA, (int32_t)(0 - x->eip)));
+    place_note(x, e, PLACE_NEG_EIP);
     uint8_t *same = e_jrcxz_fwd(e);
     e_jmp_m64(e, vcpu_mem(VCPU_OFS(stub_jt_miss)));
     if (!e->overflow)
@@ -283,7 +284,8 @@ static void start(struct xlate *x, struct bt *bt, const struct ccf_key *key, con
     x->npending = x->nunresolved = 0;
     x->checks = prelude_wanted(bt, key->pa >> GUEST_PAGE_SHIFT);
     x->x87.is_open = x->has_many_consts = false;
-    bt->draft.nconsts = 0;
+    x->notes_places = reuse_is_possible(bt, key);
+    bt->draft.nconsts = bt->draft.nplaces = 0;
     bt->draft.key = *key;
     bt->draft.pfn2 = CCF_ONE_PAGE;
     bt->draft.ninsns = bt->draft.nlinks = 0;
@@ -314,6 +316,8 @@ static bool is_translated(const struct xlate *x, uint32_t ofs)
 {
     struct ccf_key key = x->d->key;
 
+    if (x->stop_ofs)
+        return ofs == x->stop_ofs;
     key.pa += ofs;
     key.eip = x->eip;
     return (tcache_may_start_at(x->cpu->tc, gpa(key.pa)) && tcache_lookup(x->cpu->tc, &key)) || split_is_at(x->bt, &key, 0);
@@ -381,6 +385,9 @@ static void finish_draft(struct xlate *x)
 {
     x->d->hot_len = (uint32_t)(x->hot.p - x->hot.start);
     x->d->cold_len = (uint32_t)(x->cold.p - x->cold.start);
+    x->d->uses_window = x->use_window;
+    if (!x->notes_places || x->straddles || x->is_gate)
+        x->d->nplaces = 0;
 }
 
 /* The bytes of an instruction that lies in two pages, copied together; its second page is
@@ -450,7 +457,7 @@ static void count_translation(struct bt *bt, const struct ccf *ccf)
 }
 
 /* verify=on: a CCF that the verifier cannot prove never runs. */
-static void verify_draft(struct bt *bt, const struct tcache_room *room)
+void verify_draft(struct bt *bt, const struct tcache_room *room)
 {
     const struct ccf_draft *d = &bt->draft;
     const uint32_t entries[] = { d->verify_ofs, d->poll_ofs, d->body_ofs };
@@ -478,6 +485,16 @@ static void verify_draft(struct bt *bt, const struct tcache_room *room)
     log_printf(bt->cpu->log, "verify: bytes %02x %02x %02x %02x %02x %02x %02x %02x\n", bytes[0], bytes[1], bytes[2],
                bytes[3], bytes[4], bytes[5], bytes[6], bytes[7]);
     ASSERT(!"the verifier refused a translation");
+}
+
+enum x86_rc translate_bytes(struct bt *bt, const struct ccf_key *key, gva_t va, const struct tcache_room *room,
+                            uint32_t len)
+{
+    vcpu_fpu_park(bt->cpu);
+    bt->xl.stop_ofs = len;
+    enum x86_rc rc = translate_once(&bt->xl, bt, key, va, room, bt->opt.max_insns);
+    bt->xl.stop_ofs = 0;
+    return rc;
 }
 
 /* Room below which a region is given up rather than tried. */
@@ -528,6 +545,8 @@ enum x86_rc bt_translate(struct bt *bt, const struct ccf_key *key, gva_t va, str
     unsigned max_insns = gate || key->mode & MODE_STEP ? 1 : bt->opt.max_insns;
     struct tcache_room room;
 
+    if (!gate && reuse_copy(bt, key, va, out))
+        return X86_OK;
     vcpu_fpu_park(bt->cpu); /* the decoder is a library like any other */
     for (;;) {
         room_for_ccf(tc, &room);
@@ -537,6 +556,8 @@ enum x86_rc bt_translate(struct bt *bt, const struct ccf_key *key, gva_t va, str
         if (rc != X86_OK)
             return rc;
         bt->draft.gate = gate;
+        if (gate)
+            bt->draft.nplaces = 0;
         bool overflow = bt->xl.hot.overflow || bt->xl.cold.overflow;
         if (!overflow && bt->opt.verify)
             verify_draft(bt, &room);

@@ -91,11 +91,13 @@ void x87_put_pointers(struct xlate *x)
         return;
     if (!run->has_mem) {
         e_mov_m32_imm32(x->e, vcpu_mem(VCPU_OFS(x87_fip)), run->eip);
+        place_note(x, x->e, PLACE_EIP);
         e_mov_r32_imm32(x->e, H_T1, (uint32_t)fop);
         e_op_rm(x->e, ENC_66, 0x89, H_T1, vcpu_mem(VCPU_OFS(x87_fop)));
         return;
     }
     e_mov_r64_imm64(x->e, H_T1, run->eip | fop << 32 | seg << 48);
+    place_note_at(x, x->e, x->e->p - 8, PLACE_EIP);
     e_mov_m64_r64(x->e, vcpu_mem(VCPU_OFS(x87_fip)), H_T1);
     idiom_offset(x, &run->ea, H_EA);
     e_mov_m32_r32(x->e, vcpu_mem(VCPU_OFS(x87_ea)), H_EA);

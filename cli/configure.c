@@ -32,6 +32,7 @@ void configure_vm(struct vm_config *c, const struct options *o)
             .icount = o->clock_insn,
             .coherency = policies[o->coherency],
             .callouts_only = !o->inline_system,
+            .reuse = o->reuse,
         },
         .machine = {
             .ram_bytes = o->ram_bytes,

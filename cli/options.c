@@ -354,7 +354,7 @@ static void set_defaults(struct options *o)
 {
     memset(o, 0, sizeof *o);
     o->ram_bytes = 128ull << 20;
-    o->chain = o->inline_system = true;
+    o->chain = o->reuse = o->inline_system = true;
     o->sandbox = true;
     o->mem = ACCEL_MEM_ADAPTIVE;
     o->tu_insns = 16;

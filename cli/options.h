@@ -73,7 +73,7 @@ struct options {
     uint16_t debug_exit_port, debug_exit_size;
     /* -accel bt,... */
     uint64_t tc_bytes;
-    bool chain, verify, baseline, clock_insn;
+    bool chain, verify, baseline, clock_insn, reuse;
     enum accel_mem mem;
     enum accel_coherency coherency;
     const char *coherency_file; /* NULL: no log of events                                  */

@@ -117,6 +117,7 @@ static const struct property {
 } properties[] = {
     { "tc-size",    read_tc_size,   FIELD(tc_bytes),   "128K to 1G" },
     { "chain",      ON_OFF(chain) },
+    { "reuse",      ON_OFF(reuse) },
     { "mem",        read_mem,       FIELD(mem),        "checked, window or adaptive" },
     { "host",       read_host,      FIELD(baseline),   "auto or baseline" },
     { "verify",     ON_OFF(verify) },

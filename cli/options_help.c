@@ -35,7 +35,7 @@ const char options_help[] =
     "  -D FILE              write the log to FILE instead of stderr\n"
     "  -accel bt[,NAME=VALUE]...\n"
     "                       tc-size=SIZE (default a quarter of -m, 32M to 128M)\n"
-    "                       chain=on|off  mem=checked|window|adaptive\n"
+    "                       chain=on|off  reuse=on|off  mem=checked|window|adaptive\n"
     "                       host=auto|baseline  verify=on|off  tu-insns=1..64\n"
     "                       inline=on|off (system instructions inside translated code, or all\n"
     "                       of them in C)\n"

@@ -68,6 +68,8 @@ static unsigned audit_dead(struct tcache *tc, const struct ccf *c)
 
     if (c->in)
         bad += complain(tc, c, "dead but chained to");
+    if (*tcache_twin_slot(tc, &c->key) == c)
+        bad += complain(tc, c, "dead but copied from");
     for (int v = 0; v < 2; v++)
         if (tc->jt[v].slot[(uint16_t)c->key.eip] == ccf_verify(c))
             bad += complain(tc, c, "dead but in a jump table");

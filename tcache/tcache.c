@@ -82,7 +82,7 @@ struct tcache *tcache_new(struct vcpu *cpu, const struct tcache_config *config)
     uint32_t npages = (uint32_t)(config->bytes / 1024);
     uint32_t page_size = power_of_two(npages / 2);
     size_t arena_bytes = config->bytes;
-    size_t total = align_up(sizeof(struct tcache), 64) + hash_size * sizeof(void *) +
+    size_t total = align_up(sizeof(struct tcache), 64) + 2 * hash_size * sizeof(void *) +
                    npages * (sizeof(struct code_page) + sizeof(struct code_mapping)) + page_size * sizeof(void *) + arena_bytes +
                    2 * VIEW_JT_ENTRIES * 8 + 4096;
     uint8_t *p = platform_reserve(align_up(total, 4096));
@@ -101,6 +101,7 @@ struct tcache *tcache_new(struct vcpu *cpu, const struct tcache_config *config)
     tc->exec_delta = tc->rx - tc->rw;
     tc->hash_mask = hash_size - 1;
     tc->hash = carve(&next, hash_size * sizeof(void *));
+    tc->twins = carve(&next, hash_size * sizeof(void *));
     tc->npages = npages;
     tc->pages = carve(&next, npages * sizeof(struct code_page));
     tc->mappings = carve(&next, npages * sizeof(struct code_mapping));
@@ -164,7 +165,7 @@ static size_t record_bytes(const struct ccf_draft *d)
     size_t patch = d->has_source ? d->nconsts * sizeof(struct ccf_const) + d->guest_len : 0;
 
     return align_up(sizeof(struct ccf) + d->nlinks * sizeof(struct ccf_link) +
-                        d->ninsns * sizeof(struct ccf_insn) + patch, 16);
+                        d->ninsns * sizeof(struct ccf_insn) + d->nplaces * sizeof d->places[0] + patch, 16);
 }
 
 /* Links directly follow the struct ccf, so that their addresses are known beforehand. */
@@ -209,9 +210,13 @@ struct ccf *tcache_commit(struct tcache *tc, const struct ccf_draft *d)
     ccf->insns = (struct ccf_insn *)(void *)(ccf->links + d->nlinks);
     memcpy(ccf->links, d->links, d->nlinks * sizeof d->links[0]);
     memcpy(ccf->insns, d->insns, d->ninsns * sizeof d->insns[0]);
+    ccf->uses_window = d->uses_window;
+    ccf->places = (uint32_t *)(void *)(ccf->insns + d->ninsns);
+    ccf->nplaces = (uint16_t)d->nplaces;
+    memcpy(ccf->places, d->places, d->nplaces * sizeof d->places[0]);
     if (d->has_source) {
         ccf->nconsts = (uint8_t)d->nconsts;
-        ccf->consts = (struct ccf_const *)(void *)(ccf->insns + d->ninsns);
+        ccf->consts = (struct ccf_const *)(void *)(ccf->places + d->nplaces);
         ccf->source = (uint8_t *)(ccf->consts + d->nconsts);
         memcpy(ccf->consts, d->consts, d->nconsts * sizeof d->consts[0]);
         memcpy(ccf->source, d->source, d->guest_len);
@@ -242,6 +247,8 @@ struct ccf *tcache_commit(struct tcache *tc, const struct ccf_draft *d)
         ccf->hash_next = *slot;
         *slot = ccf;
     }
+    if (ccf->nplaces)
+        *tcache_twin_slot(tc, &ccf->key) = ccf;
     STAT_INC(tc->cpu, ccf_live);
     return ccf;
 }
@@ -251,6 +258,20 @@ struct ccf *tcache_commit(struct tcache *tc, const struct ccf_draft *d)
 struct ccf **tcache_hash_slot(struct tcache *tc, const struct ccf_key *key)
 {
     return &tc->hash[XXH64(key, sizeof *key, 0) & tc->hash_mask];
+}
+
+struct ccf **tcache_twin_slot(struct tcache *tc, const struct ccf_key *key)
+{
+    uint64_t of[2] = { key->pa, key->mode };
+
+    return &tc->twins[XXH64(of, sizeof of, 0) & tc->hash_mask];
+}
+
+struct ccf *tcache_twin(struct tcache *tc, const struct ccf_key *key)
+{
+    struct ccf *c = *tcache_twin_slot(tc, key);
+
+    return c && c->key.pa == key->pa && c->key.mode == key->mode ? c : NULL;
 }
 
 bool tcache_may_start_at(const struct tcache *tc, gpa_t pa)
@@ -355,6 +376,8 @@ void tcache_drop(struct tcache *tc, struct ccf *ccf, enum tcache_cause cause)
             at = &(*at)->hash_next;
         *at = ccf->hash_next;
     }
+    if (*tcache_twin_slot(tc, &ccf->key) == ccf)
+        *tcache_twin_slot(tc, &ccf->key) = NULL;
     tcache_unchain(tc, ccf);
     tcache_jt_drop_ccf(tc, ccf);
     tcache_pages_remove(tc, ccf);

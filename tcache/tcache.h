@@ -66,6 +66,20 @@ struct ccf_const {
     uint32_t host_ofs;  /* from ccf->cold or ccf->hot            */
 };
 
+/** A place in a CCF's code that holds what depends on where the CCF lies or on its EIP: PLACE_* in the upper
+ *  bits, above PLACE_COLD and the offset of four bytes in that part. */
+#define PLACE_SHIFT    28
+#define PLACE_COLD     (1u << 27)
+#define PLACE_OFS_MASK (PLACE_COLD - 1)
+enum place_kind {
+    PLACE_EIP,     /* an EIP                                             */
+    PLACE_NEG_EIP, /* an EIP, negated                                    */
+    PLACE_SLOT,    /* offset of an EIP's slot in the jump table           */
+    PLACE_HANDLE,  /* handle of the next link: they come in their order   */
+    PLACE_BRANCH,  /* displacement of a branch to the other part          */
+};
+#define CCF_MAX_PLACES 320
+
 struct ccf_key {
     uint64_t pa;
     uint32_t eip;
@@ -99,6 +113,9 @@ struct ccf {
     struct ccf_insn *insns;   /* [ninsns]                                                 */
     struct ccf_link *links;   /* [nlinks]                                                 */
     struct ccf_const *consts; /* [nconsts]                                                */
+    uint32_t *places;         /* [nplaces], none if it can't be copied to another EIP      */
+    uint16_t nplaces;
+    bool uses_window;
     uint8_t *source;          /* [guest_len] the bytes it was made from, or NULL: never patched */
     uint8_t nconsts;
     bool is_gate, is_parked;
@@ -157,6 +174,9 @@ struct ccf_draft {
     struct ccf *gate;         /* it is a version of the instruction there, or NULL        */
     struct ccf_const consts[CCF_MAX_CONSTS];
     uint8_t source[CCF_MAX_BYTES];
+    bool uses_window;         /* window form                                              */
+    unsigned nplaces;         /* 0: it is good for its EIP alone                           */
+    uint32_t places[CCF_MAX_PLACES];
 };
 /** Record the code just written at the start of the room. NULL when the region's arena is
  *  full: take the next region and translate again. */
@@ -167,6 +187,8 @@ struct ccf_link *tcache_link(struct tcache *tc, uint32_t handle);
 
 /* ---- finding ------------------------------------------------------------------------- */
 struct ccf *tcache_lookup(struct tcache *tc, const struct ccf_key *key) __attribute__((nonnull));
+/** A CCF of the same PA and mode for another EIP, of which a copy can be made; or NULL. */
+struct ccf *tcache_twin(struct tcache *tc, const struct ccf_key *key) __attribute__((nonnull));
 /** false: no CCF starts at this PA. A cheap first question; true may be wrong. */
 bool tcache_may_start_at(const struct tcache *tc, gpa_t pa);
 /** The CCF whose code holds host address `rip`, or NULL. */

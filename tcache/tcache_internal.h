@@ -69,6 +69,7 @@ struct tcache {
     unsigned current;
 
     struct ccf **hash;
+    struct ccf **twins; /* [hash_mask + 1], by PA and mode: the last one with places that was made */
     uint32_t hash_mask;
     struct code_page *pages, *free_page;
     struct code_page **page_hash;
@@ -85,6 +86,7 @@ struct tcache {
 };
 
 struct ccf **tcache_hash_slot(struct tcache *tc, const struct ccf_key *key) __attribute__((nonnull));
+struct ccf **tcache_twin_slot(struct tcache *tc, const struct ccf_key *key) __attribute__((nonnull));
 bool tcache_pages_add(struct tcache *tc, struct ccf *ccf); /* false: the pool is empty */
 void tcache_pages_remove(struct tcache *tc, struct ccf *ccf);
 struct code_page *tcache_page_find(struct tcache *tc, uint64_t pfn);

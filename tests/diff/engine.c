@@ -43,6 +43,7 @@ struct engine *engine_new(const struct engine_options *o)
                 .mem = (enum bt_mem_form)o->mem,
                 .max_insns = o->tu_insns,
                 .verify = o->verify,
+                .reuse = true,
                 .callouts_only = o->callouts_only },
         .host_baseline = o->host_baseline,
     };

@@ -68,6 +68,7 @@ static struct vm *make_vm(unsigned how)
                 .mem = forms[how >> 3 & 3],
                 .max_insns = how & 4 ? 1 : 64,
                 .verify = true,
+                .reuse = true,
                 .icount = by_insns,
                 .callouts_only = (how & 0x81) == 0x81 },
         .machine = { .ram_bytes = RAM_BYTES, .clock = { .now_ns = host_now } },

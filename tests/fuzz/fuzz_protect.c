@@ -36,7 +36,7 @@ static void make_world(void)
     struct vm_config config = {
         .ram_bytes = RAM_BYTES,
         .model = &cpu_models[0],
-        .bt = { .tc_bytes = TCACHE_MIN_BYTES, .chain = true },
+        .bt = { .tc_bytes = TCACHE_MIN_BYTES, .chain = true, .reuse = true },
         .machine = { .ram_bytes = RAM_BYTES, .clock = { .now_ns = fuzz_now } },
         .no_reboot = true,
     };

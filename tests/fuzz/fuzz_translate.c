@@ -44,7 +44,7 @@ static struct engine *engine_new(unsigned host, bool icount)
     struct engine *e = calloc(1, sizeof *e);
     struct host_features features = { .bmi2 = host & 1, .lahf64 = host & 2, .fsgsbase = true, .erms = true };
     struct bt_options options = {
-        .tc_bytes = TCACHE_MIN_BYTES, .chain = true, .mem = MEM_WINDOW, .icount = icount
+        .tc_bytes = TCACHE_MIN_BYTES, .chain = true, .reuse = true, .mem = MEM_WINDOW, .icount = icount
     };
     struct bt_ops ops = { .features = UINT32_MAX };
 

@@ -166,6 +166,7 @@ struct run_fixture *run_fixture_new(void)
     struct vm_fixture_options options = {
         .bt = { .tc_bytes = chosen->tc_bytes,
                 .chain = chosen->chain,
+                .reuse = true,
                 .mem = chosen->mem,
                 .max_insns = chosen->max_insns,
                 .coherency = chosen->coherency,

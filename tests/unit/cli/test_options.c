@@ -62,7 +62,7 @@ static void defaults_are_those_of_the_help(void **state)
     good("-kernel k -m 2G");
     assert_int_equal(o.tc_bytes, 128u << 20);
     good("-kernel k");
-    assert_true(o.chain);
+    assert_true(o.chain && o.reuse);
     assert_false(o.verify || o.baseline || o.clock_insn || o.no_reboot);
     assert_int_equal(o.mem, ACCEL_MEM_ADAPTIVE);
     assert_int_equal(o.tu_insns, 16);
@@ -93,10 +93,10 @@ static void sizes_have_units(void **state)
 static void accel_properties_are_read(void **state)
 {
     (void)state;
-    good("-kernel k -accel bt,tc-size=256K,chain=off,mem=window,host=baseline,verify=on,tu-insns=1,"
+    good("-kernel k -accel bt,tc-size=256K,chain=off,reuse=off,mem=window,host=baseline,verify=on,tu-insns=1,"
          "clock=insn,stats=a,,b.json,coherency=trace,inline=off");
     assert_int_equal(o.tc_bytes, 256u << 10);
-    assert_false(o.chain);
+    assert_false(o.chain || o.reuse);
     assert_true(o.verify && o.baseline && o.clock_insn);
     assert_int_equal(o.mem, ACCEL_MEM_WINDOW);
     assert_int_equal(o.tu_insns, 1);
