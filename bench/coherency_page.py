@@ -1,4 +1,5 @@
 """The report of bench/coherency as one HTML file, and a viewer for event logs (coherency_view.py)."""
+import coherency_view
 from lib import machine, page, stats, svg, text
 
 # Counters that are shown for each event.
@@ -8,6 +9,7 @@ COUNTS = (
     ('traced_store', 'traced stores'),
     ('traced_store_false', 'that hit no CCF'),
     ('coherency_patched', 'CCFs patched'),
+    ('coherency_parked', 'set aside'),
     ('coherency_unchanged', 'left as they were'),
     ('coherency_moves', 'moves'),
     ('faults', 'host faults'),
@@ -121,9 +123,10 @@ def _counts(results):
         for m in results['machines']:
             one = load['machines'].get(m['key'])
             if one and one['per_event']:
-                rows.append([load['title'] if first else '', m['name'], *counts(one), percent(one)])
+                cells = [(c, '', 'zero') if c == '0' else c for c in counts(one)]
+                rows.append([load['title'] if first else '', m['name'], *cells, percent(one)])
                 first = False
-    return page.card('', page.table(['', 'policy', *(what for _, what in COUNTS), 'due to change'], rows))
+    return page.fold('All counters of all workloads', page.table(['', 'policy', *(what for _, what in COUNTS), 'due to change'], rows))
 
 
 ABOUT = """Each workload changes code in its own way. The guest is the same under Ringdown and QEMU, and the same functions run
@@ -143,15 +146,18 @@ def of_results(results):
     body += page.section('What happened', _counts(results),
                          'Counters for each event, and the share of its time that is due to code having changed.')
     if results.get('logs'):
-        import coherency_view
         body += coherency_view.section(results['logs'])
     body += page.section('How this was measured', page.card('', page.facts([
         ('machine', machine.line(results['host'])),
         ('boots', '%d of each, interleaved; a boot gives the median of %d rounds' % (results['runs'], results['rounds'])),
         ('a round', 'lasts %d ticks of the time-stamp counter at least' % results['ticks']),
         ('command', results['command'])])))
-    style = script = ''
-    if results.get('logs'):
-        import coherency_view
-        style, script = coherency_view.STYLE, coherency_view.SCRIPT
+    style, script = (coherency_view.STYLE, coherency_view.SCRIPT) if results.get('logs') else ('', '')
     return page.page('Code that changes', ABOUT, body, series_of(results), style, script)
+
+
+def of_logs(logs):
+    """A page of event logs alone. logs: [(title, text)]"""
+    return page.page('Code that changes', 'Event logs of a guest that changes its code: when, where, by which instruction, and '
+                     'what became of the translations.', coherency_view.section(logs), (), coherency_view.STYLE,
+                     coherency_view.SCRIPT)

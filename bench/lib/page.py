@@ -63,7 +63,8 @@ table{border-collapse:collapse;width:100%;font-size:13.5px;font-variant-numeric:
 th,td{padding:7px 10px;text-align:right;border-bottom:1px solid var(--grid);white-space:nowrap;vertical-align:top}
 th:first-child,td:first-child{text-align:left;padding-left:0}th{font-weight:600;color:var(--muted);font-size:12.5px}
 tbody tr:hover{background:var(--band)}td small{display:block;color:var(--muted);font-size:11.5px;line-height:1.35}
-td.best{font-weight:680}
+td.best{font-weight:680}td.zero{color:var(--muted);opacity:.55}
+summary{cursor:pointer;font-weight:640}details[open] summary{margin-bottom:10px}details td,details th{padding:4px 10px}
 code,pre{font-family:ui-monospace,SFMono-Regular,Menlo,"DejaVu Sans Mono",monospace;font-size:.9em}
 pre{background:var(--band);border:1px solid var(--grid);border-radius:8px;padding:10px 14px;overflow-x:auto;margin:0 0 12px}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:4px 18px;margin:0;font-size:14px}dt{color:var(--muted)}dd{margin:0}
@@ -145,6 +146,11 @@ def table(head, rows):
 def card(title, body, sub=''):
     return '<div class="card">%s%s%s</div>' % ('<h3>%s</h3>' % escape(title) if title else '',
                                                '<p class="sub">%s</p>' % escape(sub) if sub else '', body)
+
+
+def fold(title, body):
+    """A card that is opened by its title."""
+    return '<details class="card"><summary>%s</summary>%s</details>' % (escape(title), body)
 
 
 def section(title, body, text=''):

@@ -19,11 +19,15 @@ from browser import Browser, png_colours  # noqa: E402
 BENCH = os.path.join(ROOT, 'bench', 'coherency')
 
 
+def frames(browser):
+    browser.eval('new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))')
+
+
 class Coherency(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.json, cls.html = os.path.join(cls.dir, 'coherency.json'), os.path.join(cls.dir, 'coherency.html')
-        cls.done = subprocess.run([BENCH, '--build', cls.build, '--quick', '--json', cls.json, '--html', cls.html],
+        cls.done = subprocess.run([BENCH, '--build', cls.build, '--quick', '--log', '--json', cls.json, '--html', cls.html],
                                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=600)
         if cls.done.returncode:
             raise AssertionError(cls.done.stdout.decode())
@@ -83,6 +87,65 @@ class Coherency(unittest.TestCase):
             b.click(*b.middle_of('button.theme'))
             self.assertEqual(b.eval('document.documentElement.dataset.theme'), 'dark')
             self.assertEqual(b.problems, [])
+
+    def test_event_viewer_zooms_filters_and_tells(self):
+        with Browser(height=1000) as b:
+            b.open(self.html)
+            first = b.eval('viewerState()')
+            self.assertGreater(first['events'], 10)
+            self.assertEqual(first['shown'], first['events'])
+            # another log
+            self.assertGreater(b.eval('document.querySelectorAll("#viewer option").length'), 30)
+            b.eval('(() => { const s = document.querySelector("#viewer select"); s.value = "1"; '
+                   's.dispatchEvent(new Event("change")); })()')
+            frames(b)
+            second = b.eval('viewerState()')
+            self.assertNotEqual((first['from'], first['to']), (second['from'], second['to']))
+            # the wheel zooms around the pointer, the button shows all again
+            x, y = b.middle_of('#viewer canvas.time')
+            b.mouse('mouseWheel', x, y, deltaX=0, deltaY=-600)
+            frames(b)
+            zoomed = b.eval('viewerState()')
+            self.assertLess(zoomed['to'] - zoomed['from'], 0.6 * (second['to'] - second['from']))
+            self.assertLess(zoomed['shown'], second['shown'])
+            b.click(*b.middle_of('#viewer .reset'))
+            frames(b)
+            self.assertEqual(b.eval('viewerState().shown'), second['shown'])
+            # a dot tells what it is
+            b.middle_of('#viewer canvas.time')
+            left, top = b.eval('(() => { const r = document.querySelector("#viewer canvas.time").getBoundingClientRect(); '
+                               'return [r.x, r.y]; })()')
+            dot = b.eval('viewerState().dot')
+            b.mouse('mouseMoved', left + dot[0], top + dot[1])
+            self.assertRegex(b.eval('document.querySelector("#tip.on").textContent'), r'PA 0x[0-9a-f]{8}, \d+ byte')
+            # causes can be filtered
+            for cause in range(5):
+                b.click(*b.middle_of('#viewer button[data-cause="%d"]' % cause))
+            frames(b)
+            self.assertEqual(b.eval('viewerState().shown'), 0)
+            self.assertEqual(b.problems, [])
+
+    def test_a_log_alone_makes_a_page(self):
+        log, page = os.path.join(self.dir, 'a.log'), os.path.join(self.dir, 'view.html')
+        with open(log, 'w') as f:
+            f.write('# ringdown coherency-log 1 policy=trace clock=host\n'
+                    'ns,pa,len,eip,cause,policy,dropped,patched,parked,unchanged\n'
+                    '5,0x00001000,4,0xfffffff0,store,trace,1,0,0,0\n70,0x234567890,1,0x00000001,device,trace,0,0,0,0\n'
+                    '# end events=2 written=2 lost=0\n')
+        subprocess.run([BENCH, '--view', log, '--html', page], check=True)
+        with Browser() as b:
+            b.open(page)
+            self.assertEqual(b.eval('[viewerState().events, viewerState().pages]'), [2, 2])
+            self.assertEqual(b.problems, [])
+
+    def test_what_is_no_log_is_one_line(self):
+        for text in ('', 'x\n', '# ringdown coherency-log 1 policy=trace clock=host\nns,pa\n5,6\n# end events=1\n'):
+            log = os.path.join(self.dir, 'bad.log')
+            with open(log, 'w') as f:
+                f.write(text)
+            done = subprocess.run([BENCH, '--view', log, '--html', os.path.join(self.dir, 'bad.html')], stderr=subprocess.PIPE)
+            self.assertEqual(done.returncode, 1)
+            self.assertRegex(done.stderr.decode(), r'^coherency: .*bad.log[^\n]*\n$')
 
     def test_a_browser_that_finds_an_error_says_so(self):
         """The test above can fail."""
