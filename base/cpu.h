@@ -170,6 +170,8 @@ struct vcpu {
     bool has_breakpoints;   /* DR7 enables one on instructions or data                    */
     bool resumes;           /* the next instruction meets no instruction breakpoint (RF)  */
     bool a20_off;
+    bool no_shortcuts;      /* interrupts and IRET always go the long way (inline=off)   */
+    uint64_t system_base;   /* tables of the supervisor view, whatever the CPL           */
     uint64_t tsc_offset;    /* guest TSC = host TSC + offset, or the instruction clock   */
 
     struct fault fault;     /* valid after X86_FAULT / EXIT_FAULT                        */

@@ -175,6 +175,10 @@ struct bt {
     struct xlate xl;
 };
 
+/* ---- run.c ---------------------------------------------------------------------------------- */
+/** Bring stack, tables and mode of the present privilege in. */
+void bt_sync_view(struct bt *bt);
+
 /* ---- translate.c -------------------------------------------------------------------------- */
 /** Make the CCF of key, or a version of the one instruction there, for `gate`.
  *  @return X86_RETRY when the gate was evicted; X86_FAULT when the instruction can't be fetched. */

@@ -11,11 +11,68 @@
 #include "base/assert.h"
 #include "base/string.h"
 #include "bt/bt_internal.h"
+#include "mmu/window.h"
 
 /* A CCF was dropped since the dispatcher last looked: the running one may be dead. */
 static bool is_stale(const struct bt *bt)
 {
     return tcache_generation(bt->cpu->tc) != bt->generation;
+}
+
+/* ---- transfers that stay in the TC ------------------------------------------------------------- */
+
+void world_go_on(void);
+
+/* Transfers, and what may change the mode word but nothing else that the dispatcher looks at. */
+static bool may_go_on(enum callout_id id)
+{
+    switch (id) {
+    case CALLOUT_int_n:
+    case CALLOUT_iret:
+    case CALLOUT_call_far:
+    case CALLOUT_jmp_far:
+    case CALLOUT_ret_far:
+    case CALLOUT_sysenter:
+    case CALLOUT_sysexit:
+    case CALLOUT_mov_to_seg:
+    case CALLOUT_pop_seg:
+    case CALLOUT_load_far_ptr:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* Would the dispatcher do anything but run what is at cpu->eip? What it finds by `run` being clear, the poll
+ * point behind the jump table finds as well. */
+static bool needs_dispatcher(const struct bt *bt)
+{
+    const struct vcpu *cpu = bt->cpu;
+
+    if (bt->opt.callouts_only || bt->opt.icount || (bt->key_mode & MODE_STEP))
+        return true; /* MODE_STEP: of the instruction that is ending; it was to run alone */
+    if ((cpu->mode & (MODE_STEP | MODE_CS_FLAT)) != MODE_CS_FLAT)
+        return true;
+    if (cpu->debug_hits | (cpu->eflags_sys & (EFL_TF | EFL_VIP)))
+        return true;
+    if ((cpu->eflags_sys & EFL_RF) && cpu->has_breakpoints)
+        return true;
+    return cpu->resumes || (cpu->eflags_if && !cpu->intr_quiet) || is_stale(bt);
+}
+
+/* On at cpu->eip without the dispatcher, under the view and mode of now: where a callout goes back to is the jump
+ * table. What is not in it, the dispatcher puts there. */
+static enum exit_reason go_on(struct bt *bt)
+{
+    if (needs_dispatcher(bt))
+        return EXIT_DISPATCH;
+    bt->cpu->eflags_sys &= ~EFL_RF; /* with no breakpoint to pass over, it is gone once the next instruction begins */
+    bt_sync_view(bt);
+    if (bt->view == VIEW_USER)
+        mmu_window_sync(bt->cpu);
+    bt->cpu->resume_rip = (uint64_t)(uintptr_t)world_go_on;
+    STAT_INC(bt->cpu, transfer_stays);
+    return EXIT_RESUME;
 }
 
 enum exit_reason bt_callout(struct vcpu *cpu, uint64_t arg, uint32_t ea, uint32_t id)
@@ -27,6 +84,8 @@ enum exit_reason bt_callout(struct vcpu *cpu, uint64_t arg, uint32_t ea, uint32_
         cpu->eip = cpu->next_eip;
         return EXIT_DISPATCH;
     }
+    if (reason == EXIT_DISPATCH && may_go_on((enum callout_id)id))
+        return go_on(cpu->bt);
     return reason;
 }
 

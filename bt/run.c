@@ -146,6 +146,7 @@ struct bt *bt_new(struct vcpu *cpu, const struct bt_options *options, const stru
             bt->opt.mem = MEM_CHECKED;
     }
     set_stubs(bt);
+    cpu->no_shortcuts = bt->opt.callouts_only;
     cpu->bt = bt;
     cpu->tc = make_cache(bt);
     if (bt->opt.coherency == COHERENCY_ADAPTIVE) {
@@ -435,8 +436,7 @@ static void sync_code_segment(struct bt *bt, unsigned view)
     cut_stack(bt, view);
 }
 
-/* Bring stack, tables and mode of the present privilege in. */
-static void sync_view(struct bt *bt)
+void bt_sync_view(struct bt *bt)
 {
     struct vcpu *cpu = bt->cpu;
     unsigned view = cpu->cpl == 3 ? VIEW_USER : VIEW_SUPERVISOR;
@@ -466,7 +466,7 @@ enum x86_rc bt_translate_at(struct vcpu *cpu, unsigned max_insns, struct ccf **o
 
     if (max_insns && max_insns < usual)
         bt->opt.max_insns = max_insns;
-    sync_view(bt);
+    bt_sync_view(bt);
     enum x86_rc rc = find(bt, out, &is_global);
     bt->opt.max_insns = usual;
     return rc;
@@ -556,7 +556,7 @@ enum exit_reason bt_run(struct vcpu *cpu)
     struct ccf *ccf;
 
     cpu->mem_bounced = 0;
-    sync_view(bt);
+    bt_sync_view(bt);
     if (find(bt, &ccf, &is_global) != X86_OK)
         return EXIT_FAULT;
     for (;;) {

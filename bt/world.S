@@ -11,6 +11,7 @@
  *   world_callout             called, R8D = EA, R9 = operands, R10D = callout_id
  *   world_mem_slow            called, R8D = address, R9D = descriptor; gives RCX
  *   world_mem_done            called, completes a bounced access
+ *   world_go_on               a callout goes back to it: on at vcpu->eip, through the jump table
  *   world_host_signal         a signal handler points RIP here
  *
  * In translated code: RAX RDX RBX RBP RSI RDI guest registers, R12 guest ESP, R13 guest
@@ -226,6 +227,10 @@ world_mem_done_\suffix:
         .globl  world_ret_underflow
 world_ret_underflow:
         mov     VCPU_shadow_top(%r15), %rsp
+        jmp     world_jt_probe
+        .globl  world_go_on
+world_go_on:
+        mov     VCPU_eip(%r15), %r8d
         .globl  world_jt_probe
 world_jt_probe:
         movzwl  %r8w, %r9d

@@ -33,6 +33,7 @@ struct mmu *mmu_new(struct vcpu *cpu, const struct mmu_config *config)
         return NULL;
     }
     cpu->mmu = m;
+    cpu->system_base = (uintptr_t)m->view[VIEW_SUPERVISOR].base;
     mmu_select_view(cpu);
     return m;
 }

@@ -121,6 +121,20 @@ void mmu_make_room(struct vcpu *cpu);
 enum x86_rc mmu_read(struct vcpu *cpu, gva_t va, void *buf, unsigned size, unsigned access);
 enum x86_rc mmu_write(struct vcpu *cpu, gva_t va, const void *buf, unsigned size, unsigned access);
 
+/**
+ * Host address of [va, va + size), size 1..512, for a supervisor access that a slot allows.
+ * @param table  VIEW_LOAD_OFS or VIEW_STORE_OFS.
+ * @return NULL when the slot is empty, as it is for a device, a traced or a watched page, or the access crosses
+ *         a page: take mmu_read or mmu_write.
+ */
+static inline uint8_t *mmu_slot(const struct vcpu *cpu, uint32_t table, uint32_t va, unsigned size)
+{
+    const uint64_t *slots = (const uint64_t *)(uintptr_t)(cpu->system_base + table);
+    uint64_t slot = slots[(va >> GUEST_PAGE_SHIFT) + ((va + size - 1) >> GUEST_PAGE_SHIFT)];
+
+    return slot ? (uint8_t *)(uintptr_t)(slot + va) : NULL;
+}
+
 /** Supervisor accesses whatever the CPL: descriptor tables, TSS. */
 enum x86_rc mmu_read_system(struct vcpu *cpu, gva_t va, void *buf, unsigned size);
 enum x86_rc mmu_write_system(struct vcpu *cpu, gva_t va, const void *buf, unsigned size);

@@ -246,6 +246,8 @@ enum x86_rc event_deliver(struct vcpu *cpu, const struct event *e)
     cpu->debug_hits &= ~DR6_BS; /* no single-step trap of an instruction that ends in a handler */
     LOG(cpu->log, int, "int: vector 0x%02x error 0x%x from 0x%x:0x%x cpl %u\n", e->vector, e->error,
         cpu->segs[SEG_CS].sel, e->return_eip, cpu->cpl);
+    if (shortcut_interrupt(cpu, e))
+        return X86_OK;
     if (!(cpu->cr0 & CR0_PE))
         return deliver_real(cpu, e);
     rc = gate_fetch(cpu, e, &gate);

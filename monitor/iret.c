@@ -176,6 +176,8 @@ enum x86_rc interrupt_return(struct vcpu *cpu, unsigned osize)
     uint32_t slot[3]; /* EIP, CS, EFLAGS */
     enum x86_rc rc;
 
+    if (osize == 4 && shortcut_iret(cpu))
+        return X86_OK;
     if (!(cpu->cr0 & CR0_PE))
         return return_in_real(cpu, osize);
     if (cpu->eflags_sys & EFL_VM)

@@ -231,6 +231,10 @@ struct event {
 
 enum x86_rc event_deliver(struct vcpu *cpu, const struct event *e);
 
+/** The short way through the two, between flat 32-bit code (shortcut.c). false: nothing was done, take the long one. */
+bool shortcut_interrupt(struct vcpu *cpu, const struct event *e);
+bool shortcut_iret(struct vcpu *cpu);
+
 /* ---- task switches (task.c) ------------------------------------------------------------ */
 
 enum task_cause { TASK_JMP, TASK_CALL, TASK_IRET };
