@@ -67,12 +67,17 @@ def tree(directory, below):
     return found
 
 
+def base_initrd():
+    """The BusyBox initrd of guests/real."""
+    path = os.path.join(guests_dir(), 'initrd.gz')
+    if not os.path.exists(path):
+        raise BenchError('no %s: run guests/real/fetch' % path)
+    return path
+
+
 def make_initrd(out, files):
-    """The BusyBox initrd of guests/real with `files` (see archive) behind it: the kernel unpacks one after the other."""
-    base = os.path.join(guests_dir(), 'initrd.gz')
-    if not os.path.exists(base):
-        raise BenchError('no %s: run guests/real/fetch' % base)
-    with open(base, 'rb') as f:
+    """The base initrd with `files` (see archive) behind it: the kernel unpacks one after the other."""
+    with open(base_initrd(), 'rb') as f:
         first = f.read()
     os.makedirs(os.path.dirname(out), exist_ok=True)
     with open(out + '.part', 'wb') as f:
@@ -97,21 +102,38 @@ def cpu_ns(pids):
     return sum(time.clock_gettime_ns(~pid << 3 | 2) for pid in pids)
 
 
+class Measured:
+    """A line `row NAME COUNT CHECKSUM CPU ELAPSED FIRST` of a program that measures: nanoseconds of one of COUNT.
+
+    The processor time of a guest's is what the host counted; natively there is only the program's own."""
+
+    def __init__(self, row, host_ns=None):
+        _, count, self.checksum, cpu, elapsed, first = row
+        self.cpu = int(cpu) if host_ns is None else host_ns / int(count)
+        self.elapsed, self.first = int(elapsed), int(first)
+
+
 class Boot:
     """What a boot gave: the script's output, seconds to userland, processor seconds up to there, and the processor time
-    between the lines `begin NAME` and `end NAME` (lib/mark.h) in nanoseconds."""
+    between the lines `begin NAME` and `end NAME` (lib/mark.h) in nanoseconds; at the end, the monitor's anonymous memory
+    and page tables in MiB (QEMU's hold the guest's RAM, Ringdown's do not)."""
 
-    def __init__(self, output, ready, cpu_ready, between):
+    def __init__(self, output, ready, cpu_ready, between, memory_mib):
         self.output, self.ready, self.cpu_ready, self.between = output, ready, cpu_ready, between
+        self.memory_mib = memory_mib
 
-    def rows(self, word='row'):
-        """The fields of the lines that begin with `word`."""
-        return [line.split()[1:] for line in self.output.splitlines() if line.startswith(word + ' ')]
+    def measured(self):
+        """-> {name: Measured} of the lines `row ...`, in their order"""
+        rows = [line.split()[1:] for line in self.output.splitlines() if line.startswith('row ')]
+        absent = [row[0] for row in rows if row[0] not in self.between]
+        if absent:
+            raise BenchError('no begin and end of %s' % ', '.join(absent))
+        return {row[0]: Measured(row, self.between[row[0]]) for row in rows}
 
 
-def boot(system, options, initrd, script, mem='256M', kernel='686', timeout=600):
-    """Boot, run `script` (a path in the guest) to its end, power off. Raises BenchError when it fails."""
-    append = 'console=ttyS0 rd.run="sh %s"' % script
+def boot(system, options, initrd, run, mem='256M', kernel='686', timeout=600):
+    """Boot, run a shell command to its end, power off. Raises BenchError when it fails."""
+    append = 'console=ttyS0 rd.run="%s"' % run
     between, begun = {}, {}
     try:
         with Guest(command(system, options, kernel, initrd, append, mem)) as g:
@@ -123,6 +145,7 @@ def boot(system, options, initrd, script, mem='256M', kernel='686', timeout=600)
                 found = g.expect(rb'(?:^|\n)(begin|end|ringdown-run-status) (\S+)\r*(?=\n)', timeout)
                 word, name = found.group(1), found.group(2).decode('latin-1')
                 if word == b'ringdown-run-status':
+                    memory = (g.status_kib('RssAnon') + g.status_kib('VmPTE')) / 1024
                     break
                 if word == b'begin':
                     begun[name] = cpu_ns(pids)
@@ -135,4 +158,4 @@ def boot(system, options, initrd, script, mem='256M', kernel='686', timeout=600)
     if failed or name != '0':
         raise BenchError('%s: %s' % (system, failed[0] if failed else 'status %s; last: %s' % (
             name, ' | '.join(output.splitlines()[-4:]))))
-    return Boot(output, ready, cpu_ready, between)
+    return Boot(output, ready, cpu_ready, between, memory)

@@ -48,9 +48,11 @@ def _digest(parts):
 
 
 def build(cc, out, sources, flags=(), placement=0, headers=()):
-    """Compile and link `sources` into `out` at PLACEMENTS[placement], unless that is what `out` is already."""
-    address, pad = PLACEMENTS[placement]
-    command = cc + CFLAGS + list(flags)
+    """Compile and link `sources` into `out` at PLACEMENTS[placement], unless that is what `out` is already.
+
+    With a placement of None, a dynamic program at its usual address."""
+    address, pad = PLACEMENTS[placement or 0]
+    command = cc + [f for f in CFLAGS if placement is not None or f != '-static'] + list(flags)
     bytes_of = []
     for path in [*sources, *headers]:
         with open(path, 'rb') as f:

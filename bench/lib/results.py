@@ -26,10 +26,6 @@ class Target:
     def __init__(self, above, limit, below=None, at_least=False, goal=False):
         self.above, self.below, self.limit, self.at_least, self.goal = above, below, limit, at_least, goal
 
-    def text(self):
-        what = self.above if self.below is None else '%s/%s' % (self.above, self.below)
-        return '%s %s %g' % (what, '>=' if self.at_least else '<=', self.limit)
-
     def holds(self, figure):
         return figure >= self.limit if self.at_least else figure <= self.limit
 

@@ -34,14 +34,20 @@ def published(suite):
     return list(dict.fromkeys(name for row in suite.rows for name in row.published))
 
 
+def bound(target, unit):
+    """A target in words: `ringdown/native <= 1.3`, `ringdown <= 10.0 ms`."""
+    what = target.above if target.below is None else '%s/%s' % (target.above, target.below)
+    limit = figure(target.limit, unit) if target.below is None else '%g' % target.limit
+    return '%s%s %s %s' % ('goal ' if target.goal else '', what, '>=' if target.at_least else '<=', limit)
+
+
 def columns(suite):
     return ['', *suite.systems, *('%s/%s' % r for r in suite.ratios), *published(suite), 'target']
 
 
 def cells(suite, row):
     """The row's cells as text; the last says target and verdict."""
-    verdicts = '; '.join('%s %s%s' % (t.text(), 'goal ' if t.goal else '', v or 'not measured')
-                         for t, v in row.verdicts())
+    verdicts = '; '.join('%s %s' % (bound(t, row.unit), v or 'not measured') for t, v in row.verdicts())
     figures = [figure(s.median if s else None, row.unit) for s in map(row.summary, suite.systems)]
     elsewhere = [digits(row.published[name]) if name in row.published else '' for name in published(suite)]
     return [row.name, *figures, *(spread(row.ratio(*r)) for r in suite.ratios), *elsewhere, verdicts]
@@ -50,7 +56,7 @@ def cells(suite, row):
 def mean_cells(suite, mean):
     value = mean.over(suite.rows)
     ratios = [digits(value) if value and r == (mean.above, mean.below) else '' for r in suite.ratios]
-    verdict = '' if mean.target is None else '%s %s' % (mean.target.text(), mean.verdict(suite.rows) or 'not measured')
+    verdict = '' if mean.target is None else '%s %s' % (bound(mean.target, ''), mean.verdict(suite.rows) or 'not measured')
     return ['geometric mean', *('' for _ in suite.systems), *ratios, *('' for _ in published(suite)), verdict]
 
 

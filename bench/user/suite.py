@@ -105,25 +105,16 @@ class Placement:
         self.initrd = guest.make_initrd(os.path.join(BUILD, 'user-%d.img' % number), files)
 
     def measure(self, system, options):
-        """-> {name: Measured}, in the order of the script"""
+        """-> {name: guest.Measured}, in the order of the script"""
         if system != 'native':
-            booted = guest.boot(system, options, self.initrd, '/bench/guest.sh')
-            return {row[0]: Measured(row, booted.between.get(row[0])) for row in booted.rows()}
+            booted = guest.boot(system, options, self.initrd, 'sh /bench/guest.sh')
+            return booted.measured()
         done = subprocess.run(['sh', os.path.join(self.home, 'native.sh')], env=programs.native_environment(),
                               capture_output=True, text=True)
         if done.returncode != 0:
             raise BenchError('native: %s' % (done.stdout + done.stderr).strip()[-200:])
         rows = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith('row ')]
-        return {row[0]: Measured(row) for row in rows}
-
-
-class Measured:
-    """A row of harness.c, nanoseconds. The processor time of a guest's repetition is what the host counted."""
-
-    def __init__(self, row, host_ns=None):
-        _, repetitions, self.checksum, cpu, median, first = row
-        self.cpu = int(cpu) if host_ns is None else host_ns / int(repetitions)
-        self.elapsed, self.first = int(median), int(first)
+        return {row[0]: guest.Measured(row) for row in rows}
 
 
 def run(options):
