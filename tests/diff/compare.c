@@ -73,15 +73,29 @@ static void opcode_at(const struct diff_result *r, uint32_t va, uint8_t op[2])
     op[1] = byte_at(r, va + 1);
 }
 
-/* Where the manual leaves a processor free when an instruction faults. */
+/*
+ * Where the manual leaves a processor free when an instruction faults, and hosts differ from us.
+ *
+ * any_fault, bounds: SDM vol. 3A, "Priority Among Simultaneous Exceptions and Interrupts": faults on executing
+ *   one instruction are one class, and within a class the order is the implementation's.
+ * any_address: vol. 3A, "Interrupt 14": CR2 is the address that faulted. Of an operand of many fields it may be
+ *   that of any, in the order in which the processor goes through them.
+ * registers: vol. 3A, "Exception Classifications", the note on POPAD.
+ * stack: vol. 3B, "Fault Handling Effects on the Stack": PUSHA and CALL may have changed memory below the stack
+ *   pointer.
+ * operand: the same for stores of many fields; vol. 3A, "Program or Task Restart", promises no more than that the
+ *   instruction can be run again.
+ * x87_top: vol. 3A, "Effect of MMX, x87 FPU, FXSAVE, and FXRSTOR Instructions on the x87 FPU Tag Word": each MMX
+ *   instruction clears TOP and the tags. It does not say whether one that faults has: hosts do with stores.
+ */
 struct freedom {
-    bool any_fault;         /* which of its accesses faults first                      */
-    bool any_address;       /* where in a long operand CR2 points                      */
-    bool registers;         /* POPA: all but ESP may be loaded                         */
-    bool x87_top;           /* MMX stores: whether TOP and tags are those of MMX yet   */
-    bool bounds;            /* BOUND: the lower bound decides before the upper is read */
-    uint32_t va, len;       /* PUSHA, ENTER, far CALL: stack below ESP may be written;
-                             * FBSTP and its like: the operand may be written in part  */
+    bool any_fault;   /* which of its accesses faults first                      */
+    bool any_address; /* where in a long operand CR2 points                      */
+    bool registers;   /* POPA: all but ESP may be loaded                         */
+    bool x87_top;     /* MMX stores: whether TOP and tags are those of MMX yet   */
+    bool bounds;      /* BOUND: the lower bound decides before the upper is read */
+    uint32_t va, len; /* stack below ESP (PUSHA, ENTER, far CALL), operand (FSTP, FBSTP, FNSAVE):
+                       * may have been written in part                           */
 };
 
 /* Linear address of the memory operand of the instruction that faulted, by the state it left: only for
@@ -123,7 +137,7 @@ static struct freedom freedom_of(const struct diff_result *r)
     struct freedom f = { 0 };
     uint8_t op[2];
 
-    if ((r->vector < EXC_SS || r->vector > EXC_PF) && r->vector != EXC_MF && r->vector != EXC_BR)
+    if ((r->vector < EXC_SS || r->vector > EXC_PF) && r->vector != EXC_BR)
         return f;
     opcode_at(r, r->state.eip, op);
     switch (op[0]) {
@@ -147,11 +161,6 @@ static struct freedom freedom_of(const struct diff_result *r)
     case 0xa7:
         f.any_fault = true;
         break;
-    case 0xca:
-    case 0xcb:
-    case 0xcf:
-        f.any_fault = f.any_address = true; /* which part of the frame is read first */
-        break;
     case 0x9a:
         f.va = esp - 8;
         f.len = 8;
@@ -161,10 +170,17 @@ static struct freedom freedom_of(const struct diff_result *r)
         f.va = esp - 132;
         f.len = 132;
         break;
-    default:
-        if (op[0] >= 0xd8 && op[0] <= 0xdf)
-            f.any_address = true;
-        if (r->vector != EXC_MF && !memory_operand(r, &f.va, &f.len))
+    case 0xd9: /* FLDENV FNSTENV */
+    case 0xdd: /* FRSTOR FNSAVE */
+        if (op[1] >= 0xc0 || (op[1] & 0x28) != 0x20)
+            break;
+        f.any_address = true;
+        if (!memory_operand(r, &f.va, &f.len))
+            f.len = 0;
+        break;
+    case 0xdb: /* FSTP of 80 bits */
+    case 0xdf: /* FBSTP */
+        if (op[1] < 0xc0 && (op[1] & 0x38) == (op[0] == 0xdb ? 0x38 : 0x30) && !memory_operand(r, &f.va, &f.len))
             f.len = 0;
         break;
     }
