@@ -187,14 +187,16 @@ static __attribute__((noinline)) bool x87_store_is_dropped(struct vcpu *cpu, uns
     return status & 0x3f & ~control & ~0x20u;
 }
 
-/* The access earned a fault of its segment or page. A pending x87 error comes before both, a misaligned
- * operand before the page. Ref: SDM vol. 3A, "Priority Among Simultaneous
- * Exceptions and Interrupts"; vol. 2A, "Intel SSE Instruction Exception Classification". */
-static void order_fault(struct vcpu *cpu, uint32_t desc, gva_t va)
+/* The access earned a fault of its segment or page. A pending x87 error comes before both, and so does a
+ * misaligned operand. SDM vol. 3A, "Priority Among Simultaneous Exceptions and Interrupts", has all of them in
+ * one class, whose order is the implementation's: this is that of our host. */
+static void order_fault(struct vcpu *cpu, uint32_t address, uint32_t desc)
 {
+    uint32_t base = desc & MD_CHECK ? cpu->segs[desc >> MD_SEG_SHIFT & 7].base : 0;
+
     if ((desc & MD_WAITS) && x87_is_pending(cpu))
         vcpu_raise(cpu, EXC_MF);
-    else if (cpu->fault.vector == EXC_PF && (desc & MD_ALIGNED) && (va.v & 15))
+    else if ((desc & MD_ALIGNED) && ((base + address) & 15))
         vcpu_raise_error(cpu, EXC_GP, 0);
 }
 
@@ -213,7 +215,7 @@ uint64_t bt_mem_slow(struct vcpu *cpu, uint32_t address, uint32_t desc)
     if (desc & MD_CHECK) {
         rc = cpu->bt->ops.segment_linear(cpu, (enum seg_id)(desc >> MD_SEG_SHIFT & 7), address, size, access, &va);
         if (rc != X86_OK) {
-            order_fault(cpu, desc, va);
+            order_fault(cpu, address, desc);
             return leave(cpu, EXIT_FAULT);
         }
     }
@@ -236,7 +238,7 @@ uint64_t bt_mem_slow(struct vcpu *cpu, uint32_t address, uint32_t desc)
         hva.p = bounce_at(cpu, va);
     }
     if (rc != X86_OK) {
-        order_fault(cpu, desc, va);
+        order_fault(cpu, address, desc);
         return leave(cpu, EXIT_FAULT);
     }
     if (tcache_generation(cpu->tc) != before)

@@ -69,6 +69,13 @@ LABEL(t_cmps_1);
 SNIPPET(l_read, "mov %eax, %es; l_read_1: mov %es:0x1000, %ecx");
 SNIPPET(l_push, "mov %ss, %esi; mov %esp, %edi; mov %eax, %ss; mov $0x1004, %esp; l_push_1: push %ecx; mov %esi, %ss; mov %edi, %esp");
 SNIPPET(l_movs, "mov %eax, %ds; mov $0x1000, %esi; mov $" ABSENT2_ ", %edi; l_movs_1: movsl");
+/* Alignment before limits and pages. */
+SNIPPET(l_sse, "mov %ss, %esi; mov %eax, %ss; mov $0x1004, %ebp; l_sse_1: movaps (%ebp), %xmm0; mov %esi, %ss");
+SNIPPET(l_sse_aligned, "mov %ss, %esi; mov %eax, %ss; mov $0x1010, %ebp; l_sse_aligned_1: movaps (%ebp), %xmm0; mov %esi, %ss");
+SNIPPET(l_sse_page, "l_sse_page_1: movaps " ABSENT_ " + 4, %xmm0");
+LABEL(l_sse_1);
+LABEL(l_sse_aligned_1);
+LABEL(l_sse_page_1);
 LABEL(l_read_1);
 LABEL(l_push_1);
 LABEL(l_movs_1);
@@ -212,6 +219,16 @@ static void limits(void)
     c = use(3, l_movs, LIMITED | 3, 0);
     check_fault("movs_source_limit_before_destination_page", &c, V_GP, 0);
     check_eq("movs_source_limit_eip", c.eip, address_of(l_movs_1));
+    set_cr4(get_cr4() | 0x200);
+    c = use(3, l_sse, LIMITED | 3, 0);
+    check_fault("alignment_before_stack_limit", &c, V_GP, 0);
+    check_eq("alignment_before_stack_limit_eip", c.eip, address_of(l_sse_1));
+    c = use(3, l_sse_aligned, LIMITED | 3, 0);
+    check_fault("stack_limit_of_an_aligned_operand", &c, V_SS, 0);
+    check_eq("stack_limit_of_an_aligned_operand_eip", c.eip, address_of(l_sse_aligned_1));
+    c = use(3, l_sse_page, 0, 0);
+    check_fault("alignment_before_page", &c, V_GP, 0);
+    set_cr4(get_cr4() & ~0x200u);
 }
 
 static void frames(void)
