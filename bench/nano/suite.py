@@ -16,7 +16,7 @@ sys.path.insert(0, os.path.join(HERE, '..', '..', 'tests', 'guest'))
 sys.path.insert(0, os.path.join(HERE, '..'))
 
 import machines             # noqa: E402  the machines that test guests boot on
-from lib import results, runs  # noqa: E402
+from lib import guest, results, runs  # noqa: E402
 
 TITLE = 'Nanobenchmarks: core clocks an event'
 UNIT = 'clocks'
@@ -83,7 +83,7 @@ LINE = re.compile(r'event (\w+) place 0x[0-9a-f]+ samples \d+ cost (\d+) p10 (\d
                   r'wide (\d+) (\d+)$')
 
 
-class GuestFailed(Exception):
+class GuestFailed(guest.BenchError):
     pass
 
 
@@ -114,7 +114,7 @@ def systems(options):
     found = {}
     for accel in getattr(options, 'accel', None) or ['']:
         found['ringdown' + (' ' + accel if accel else '')] = machines.Ringdown(options.ringdown, accel or None)
-    if getattr(options, 'qemu', True):
+    if not options.no_qemu:
         found['qemu'] = machines.Qemu()
     if getattr(options, 'bochs', False):
         found['bochs'] = machines.Bochs()
@@ -126,25 +126,28 @@ def image_beside(ringdown):
 
 
 def run(options):
-    """@param options  ringdown: path; quick; rounds; accel: list of option strings, one column each; qemu, bochs:
-                       whether; events: names, all when empty; image; logs: {column: file of a serial port}, from hardware
-       @return a results.Suite"""
+    """@param options  those of bench/run, whose --only takes events here; and accel: list of option strings, a column each;
+                       bochs: whether; image; logs: {column: file of a serial port}, from hardware
+       @return a results.Suite; [] when no event is asked for"""
+    known = {event for event, _ in EVENTS}
+    events = [event for event in options.only if event in known]
+    if options.only and not events:
+        return []
     image = getattr(options, 'image', None) or image_beside(options.ringdown)
-    events = list(getattr(options, 'events', None) or ())
-    say = getattr(options, 'say', None) or (lambda text: None)
-    who = systems(options)
+    who, places = systems(options), {}
     words = (['quick'] if options.quick else []) + (['pick'] + events if events else [])
-    places = {}
 
     def measure(name, _):
-        outcome = who[name].boot(image, ['short'] + words if name == 'bochs' else words, timeout=300)
+        try:
+            outcome = who[name].boot(image, ['short'] + words if name == 'bochs' else words, timeout=300)
+        except OSError as error:
+            raise GuestFailed('%s: %s' % (name, error)) from error
         found = parse(outcome.lines, name)
         for event, costs in found.items():
             places.setdefault(event, {}).setdefault(name, []).append([round(c, 2) for c in costs])
         return {event: statistics.median(costs) for event, costs in found.items()}
 
-    rounds = getattr(options, 'rounds', None) or (3 if options.quick else 5)
-    measured = runs.interleave(list(who), rounds, measure, say)
+    measured = runs.interleave(list(who), options.rounds, measure, options.say)
     names = list(who)
     for name, path in (getattr(options, 'logs', None) or {}).items():
         with open(path, errors='replace') as f:
@@ -160,6 +163,5 @@ def run(options):
             rows.append(results.Row(event, UNIT, measured[event], targets, what, published))
     gaps = ['%s: absent on every system' % event for event, _ in EVENTS
             if event not in measured and (not events or event in events)]
-    ratios = [(first, 'qemu')] if 'qemu' in who else []
-    means = [results.Mean(*ratio) for ratio in ratios]
-    return results.Suite('nano', TITLE, names, rows, ratios, means, gaps, dict(places=places))
+    ratios = [] if options.no_qemu else [('qemu', first)]
+    return results.Suite('nano', TITLE, names, rows, ratios, [results.Mean(*r) for r in ratios], gaps, dict(places=places))

@@ -5,33 +5,18 @@ used so far can be read first; the same when it has ended. What the host's proce
 in nanoseconds; other work on the host lengthens it only through shared caches and cores, which elapsed time cannot say.
 """
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
 
 HERE = os.path.dirname(os.path.realpath(__file__))
-ROOT = os.path.dirname(os.path.dirname(HERE))
-sys.path.insert(0, os.path.join(ROOT, 'tests', 'accept'))
+sys.path.insert(0, os.path.join(HERE, '..'))
 
-from guest import Guest, GuestError, guests_dir  # noqa: E402,F401
+from lib.guest import ROOT, BenchError, Guest, GuestError, command, cpu_ns, make_initrd  # noqa: E402
 
 BUILD = ('gcc -m32 -O1 -ffreestanding -fno-pic -no-pie -fno-stack-protector -fno-asynchronous-unwind-tables -nostdlib '
          '-static -Wl,--no-warn-rwx-segments -Wl,-e,entry -Wall -Wextra -Werror -isystem /usr/include/x86_64-linux-gnu').split()
-# As in bench/boot: the same processor for both, on which Linux leaves page-table isolation off.
-QEMU = ['qemu-system-i386', '-accel', 'tcg', '-nic', 'none',
-        '-cpu', 'qemu32,vendor=AuthenticAMD,family=15,model=4,stepping=10,+nx,+pge,+pat,+clflush,+sep']
-
-
-def cpu_ns(pid):
-    """What the threads of a process have spent on processors."""
-    spent = 0
-    for thread in os.listdir('/proc/%d/task' % pid):
-        try:
-            with open('/proc/%d/task/%s/schedstat' % (pid, thread)) as f:
-                spent += int(f.read().split()[0])
-        except FileNotFoundError:
-            pass
-    return spent
 
 
 def memory_kib(pid):
@@ -52,10 +37,11 @@ class Files:
         self.directory = tempfile.TemporaryDirectory(prefix='ringdown-scale-')
         self.program = os.path.join(self.directory.name, 'scale')
         self.initrd = os.path.join(self.directory.name, 'initrd.gz')
-        subprocess.run(BUILD + ['-o', self.program, os.path.join(ROOT, 'guests', 'user', 'scale.c')], check=True)
-        subprocess.run([os.path.join(ROOT, 'guests', 'real', 'mkinitrd'), os.path.join(guests_dir(), 'busybox'), self.initrd,
-                        self.program], check=True)
-
+        try:
+            subprocess.run(BUILD + ['-o', self.program, os.path.join(ROOT, 'guests', 'user', 'scale.c')], check=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise BenchError('cannot build scale.c: %s' % error) from error
+        make_initrd(self.initrd, {'root/scale': self.program})
 
     def __enter__(self):
         return self
@@ -87,10 +73,10 @@ class Session:
                 return found
             if said[1] == b'FAIL':
                 raise GuestError('%s: FAIL%s' % (command, said[2].decode('latin-1')))
-            before = cpu_ns(self.pid)
+            before = cpu_ns([self.pid])
             self.guest.send(b'go\n')
             done = self.guest.expect(rb'(end|FAIL) (\S+) ?(\d*) ?(\d*)\r*\n', self.timeout)
-            spent = cpu_ns(self.pid) - before
+            spent = cpu_ns([self.pid]) - before
             if done[1] == b'FAIL':
                 raise GuestError('%s: %s is wrong' % (command, done[2].decode()))
             count = int(done[3])
@@ -98,13 +84,9 @@ class Session:
 
 
 def argv(system, options, files, mib):
-    if system == 'qemu':
-        command = list(QEMU)
-    else:
-        accel = system.partition(' ')[2]
-        command = [options.ringdown] + (['-accel', 'bt,' + accel] if accel else [])
-    return command + ['-kernel', os.path.join(guests_dir(), 'vmlinuz-686'), '-initrd', files.initrd, '-m', '%dM' % mib,
-                      '-append', 'console=ttyS0 quiet', '-nographic', '-no-reboot']
+    name, _, accel = system.partition(' ')
+    found = command(name, options, '686', files.initrd, 'console=ttyS0 quiet', '%dM' % mib)
+    return found + (['-accel', 'bt,' + accel] if accel else [])
 
 
 def boot(system, options, files, mib, timeout=600):
@@ -112,7 +94,7 @@ def boot(system, options, files, mib, timeout=600):
     guest = Guest(argv(system, options, files, mib))
     try:
         guest.ready(timeout)
-        spent = cpu_ns(guest.proc.pid)
+        spent = cpu_ns([guest.proc.pid])
         guest.prompt(timeout)
         guest.send(b'stty -echo; /root/scale\n')
         guest.expect(rb'\nready\r*\n', timeout)
@@ -125,6 +107,6 @@ def boot(system, options, files, mib, timeout=600):
 
 
 def native(files, timeout=600):
-    guest = Guest(['sh', '-c', 'stty -echo; exec ' + files.program])
+    guest = Guest(['sh', '-c', 'stty -echo; exec ' + shlex.quote(files.program)])
     guest.expect(rb'ready\r*\n', timeout)
     return Session(guest, timeout)

@@ -19,11 +19,11 @@ PARTS = ('processes', 'code', 'heap', 'memory', 'vms')
 
 # Sizes: the whole run and the quick one.
 SIZES = {
-    'processes': ((10, 50, 200, 500, 1000, 2000), (10, 200, 1000)),
-    'ring': ((2, 10, 50, 200, 500, 1000, 2000), (2, 50, 500)),
-    'code': ((128, 1024, 4096, 16384, 65536), (128, 2048, 16384)),
+    'processes': ((10, 50, 200, 500, 1000, 2000), (10, 500)),
+    'ring': ((2, 10, 50, 200, 500, 1000, 2000), (2, 200)),
+    'code': ((128, 1024, 4096, 16384, 65536), (128, 4096)),
     'heap': ((16, 64, 128, 256, 512), (16, 128)),
-    'memory': ((64, 128, 256, 512, 1024, 2048, 3072), (64, 512, 3072)),
+    'memory': ((64, 128, 256, 512, 1024, 2048, 3072), (64, 3072)),
     'vms': ((1, 2, 4, 8, 16), (1, 4)),
 }
 ROOM = 1024 # MiB of the guest that everything but `memory` and `vms` runs in
@@ -36,7 +36,7 @@ def kib(size):
 class Bench:
     def __init__(self, options, files):
         self.options, self.files = options, files
-        self.parts = getattr(options, 'parts', None) or PARTS
+        self.parts = [part for part in PARTS if not options.only or part in options.only]
         self.elapsed = {}  # row: {system: [ns an event by the guest's own clock]}
 
     def sizes(self, axis):
@@ -157,18 +157,22 @@ def growth(suite):
 
 
 def run(options):
-    """@param options  ringdown: path; quick; rounds; accel: list, a column each; qemu: whether; parts: of PARTS
-       @return a results.Suite"""
+    """@param options  those of bench/run, whose --only takes parts here; and accel: list of option strings, a column each
+       @return a results.Suite; [] when no part is asked for"""
     with guests.Files() as files:
         bench = Bench(options, files)
-        systems = ['ringdown' + (' ' + accel if accel else '') for accel in getattr(options, 'accel', None) or ['']]
-        systems += ['qemu'] if getattr(options, 'qemu', True) else []
-        if set(bench.parts) & {'code', 'heap'}:
-            systems.append(NATIVE)
-        rounds = getattr(options, 'rounds', None) or (1 if options.quick else 3)
-        measured = runs.interleave(systems, rounds, bench.measure, getattr(options, 'say', None) or (lambda text: None))
+        if not bench.parts:
+            return []
+        ours = ['ringdown' + (' ' + accel if accel else '') for accel in getattr(options, 'accel', None) or ['']]
+        systems = ours + ([] if options.no_qemu else ['qemu'])
+        systems += [NATIVE] if {'code', 'heap'} & set(bench.parts) else []
+        # A round takes minutes and is little disturbed: a third of the rounds that short suites take.
+        try:
+            measured = runs.interleave(systems, max(1, options.rounds // 3), bench.measure, options.say)
+        except (guests.GuestError, OSError) as error:
+            raise guests.BenchError('scale: %s' % error) from error
     rows = [results.Row(name, 'KiB' if 'beside RAM' in name else 'ns', samples) for name, samples in measured.items()]
-    ratios = [(systems[0], 'qemu')] if 'qemu' in systems else []
+    ratios = [] if options.no_qemu else [('qemu', ours[0])]
     suite = results.Suite('scale', TITLE, systems, rows, ratios, [results.Mean(*r) for r in ratios],
                           details=dict(elapsed=bench.elapsed))
     suite.details['growth'] = [dict(what=w, smallest=s, largest=l, factors=f) for w, s, l, f in growth(suite)]
