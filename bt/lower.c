@@ -169,10 +169,18 @@ static void generic_mem(struct xlate *x)
     put_imm(x);
 }
 
+/* F6 /1 and F7 /1 are TEST, as /0 is; a host that is an emulator may know /0 only. */
+static void prefer_documented_test(struct insn *in)
+{
+    if (in->map == MAP_1BYTE && (in->opcode == 0xf6 || in->opcode == 0xf7) && in->reg == 1)
+        in->reg = 0;
+}
+
 void lower_generic(struct xlate *x)
 {
     const struct insn *in = &x->in;
 
+    prefer_documented_test(&x->in);
     if (in->has_mem) {
         generic_mem(x);
     } else if (is_high_byte_clash(in)) {

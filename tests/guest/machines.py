@@ -13,8 +13,12 @@ import os
 import re
 import struct
 import subprocess
+import sys
 import tempfile
 import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, "ring1"))
+import emulators
 
 DEBUG_EXIT = "isa-debug-exit,iobase=0xf4,iosize=4"
 MEGABYTES = 64
@@ -97,6 +101,33 @@ class Ringdown(Machine):
         command += ["-accel", "bt," + self.accel] if self.accel else []
         command += ["-cpu", self.cpu] if self.cpu else []
         return command
+
+
+class Ring1(Machine):
+    """Ringdown's boot image of the ring-1 platform, itself under QEMU or Bochs (`host` is EMULATOR:MODEL)."""
+    HOST_MEGABYTES = 256
+
+    def __init__(self, image, host="qemu:max", accel=None, cpu=None):
+        self.name = "ring1-" + host.partition(":")[0]
+        self.image, self.host, self.accel, self.cpu = image, host, accel, cpu
+
+    def command(self, image, words, initrd, serial, directory):
+        if is_rom(image):
+            raise SystemExit("the ring-1 image has no firmware: %s" % image)
+        options = ["-m", "%dM" % MEGABYTES, "-no-reboot", "-device", DEBUG_EXIT]
+        options += ["-append", words] if words else []
+        options += ["-accel", "bt," + self.accel] if self.accel else []
+        options += ["-cpu", self.cpu] if self.cpu else []
+        modules = [(image, "")] + ([(initrd, "")] if initrd else [])
+        emulator, _, model = self.host.partition(":")
+        if emulator == "qemu":
+            return emulators.qemu(self.image, model, options, modules, self.HOST_MEGABYTES, "file:" + serial,
+                                  os.path.join(directory, "words"))
+        iso = emulators.make_iso(self.image, options, modules, directory)
+        return emulators.bochs(iso, model, self.HOST_MEGABYTES, serial, directory)
+
+    def log(self, directory):
+        return emulators.read(os.path.join(directory, "words"))
 
 
 class Qemu(Machine):

@@ -3,7 +3,8 @@
 A guest prints `ok NAME` or `FAIL NAME: what` for each check, `LOST why` when it cannot go on, and
 `done N failures` at its end. A name may come more than once; the second one is NAME#2.
 
-tests/guest/differences lists the checks that QEMU or Bochs fails although the manual says otherwise.
+tests/guest/differences lists the checks that QEMU or Bochs fails although the manual says otherwise, and those that our
+boot image fails because of the emulator below it.
 """
 import collections
 import fnmatch
@@ -13,6 +14,8 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 
 # checks: name -> None when it held, else what was wrong; broken: why there is no whole report, or None.
 Report = collections.namedtuple("Report", "checks broken seconds")
+# ring1-X: our boot image on X.
+MACHINES = ("qemu", "bochs", "ring1-qemu", "ring1-bochs")
 Rule = collections.namedtuple("Rule", "machine topic check section why")
 
 
@@ -51,7 +54,7 @@ def read_differences(path=os.path.join(HERE, "differences")):
                 continue
             parts = [part.strip() for part in line.split("|")]
             where = parts[0].split()
-            if len(parts) != 3 or len(where) < 2 or where[0] not in ("qemu", "bochs") or not all(parts):
+            if len(parts) != 3 or len(where) < 2 or where[0] not in MACHINES or not all(parts):
                 raise SystemExit("%s:%d: not 'MACHINE TOPIC.CHECK... | manual section | what the machine does'" % (path, number))
             for pattern in where[1:]:
                 topic, dot, check = pattern.partition(".")

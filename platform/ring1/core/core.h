@@ -59,8 +59,9 @@ bool paging_map(uint64_t va, uint64_t pa, uint64_t flags);
 /** Zeroed memory at [va, va + bytes), large pages where it can; the same memory at `alias` unless that is 0,
  *  executable and not writable. 0 or -ENOMEM, and then nothing is mapped. */
 int paging_back(uint64_t va, uint64_t bytes, uint64_t alias);
-/** Nothing is mapped in [va, va + bytes) any more; with `give` the memory is free again. */
-void paging_unmap(uint64_t va, uint64_t bytes, bool give);
+/** Nothing is mapped in [va, va + bytes) any more; with `give` the memory is free again. @return the bytes that were
+ *  mapped. */
+uint64_t paging_unmap(uint64_t va, uint64_t bytes, bool give);
 /** Show `bytes` of what is mapped at `from` at `va`, which may show something else so far. 0 or -errno. */
 int paging_show(uint64_t va, uint64_t from, uint64_t bytes, bool writable);
 /** The machine address behind va, 0 when nothing is mapped. */
@@ -104,6 +105,10 @@ bool memory_is_reserved(uint64_t va);
 bool memory_is_guard(uint64_t va);
 /** Is rip in code made by platform_code_alloc? */
 bool memory_is_code(uint64_t rip);
+/** Bytes of reservations that have not been touched yet: memory for them is kept. */
+extern uint64_t memory_promised;
+/** Can `bytes` be had, and tables to map them, beside what is promised? */
+bool memory_has(uint64_t bytes);
 
 /* ---- clock ------------------------------------------------------------------------------------ */
 /** Nanoseconds a TSC tick, 32 fraction bits. */

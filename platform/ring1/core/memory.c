@@ -3,7 +3,9 @@
  * which address is decided here; ring 0 only edits page tables.
  *
  * A reservation's pages are filled by ring 0 when they are touched first (trap.c asks the tables below), so a
- * sparse table costs what is used of it.
+ * sparse table costs what is used of it. But memory for all of it is kept: reservations fail when they are made,
+ * not when a guest makes the engine touch them, and windows, which a guest can make as many as it likes, get what
+ * is left.
  */
 #include "base/string.h"
 #include "base/types.h"
@@ -27,6 +29,17 @@ static struct range reservation[RESERVATIONS_MAX], guard[GUARDS_MAX];
 static struct range code;
 static uint64_t ram_bytes;
 static bool window_used[WINDOWS_MAX];
+uint64_t memory_promised;
+
+#define TABLE_SHARE  512u        /* a table page maps so many */
+#define SLACK_BYTES  (2u << 20)  /* upper tables, and pages partly used */
+
+bool memory_has(uint64_t bytes)
+{
+    uint64_t want = memory_promised + bytes;
+
+    return frames_left() >= want + want / TABLE_SHARE + SLACK_BYTES;
+}
 
 static uint64_t page_up(uint64_t bytes)
 {
@@ -90,7 +103,7 @@ void *platform_reserve(size_t bytes)
 {
     uint64_t len = page_up(bytes);
 
-    if (!bytes || len < bytes || len >= ARENA_END - ARENA)
+    if (!bytes || len < bytes || len >= ARENA_END - ARENA || !memory_has(len))
         return NULL;
     for (unsigned i = 0; i < RESERVATIONS_MAX; i++) {
         if (reservation[i].end)
@@ -99,6 +112,7 @@ void *platform_reserve(size_t bytes)
         if (!at)
             return NULL;
         reservation[i] = (struct range){ at, at + len };
+        memory_promised += len;
         return pointer_to(at);
     }
     return NULL;
@@ -106,17 +120,20 @@ void *platform_reserve(size_t bytes)
 
 void platform_release(void *p, size_t bytes)
 {
-    uint64_t start = address_of(p), end = start + page_up(bytes);
+    uint64_t start = address_of(p), end = start + page_up(bytes), kept = end - start;
 
     if (!p)
         return;
-    for (unsigned i = 0; i < GUARDS_MAX; i++)
-        if (guard[i].start >= start && guard[i].end <= end)
+    for (unsigned i = 0; i < GUARDS_MAX; i++) {
+        if (guard[i].start >= start && guard[i].end <= end) {
+            kept -= guard[i].end - guard[i].start;
             guard[i] = (struct range){ 0, 0 };
+        }
+    }
     for (unsigned i = 0; i < RESERVATIONS_MAX; i++)
         if (reservation[i].start == start)
             reservation[i] = (struct range){ 0, 0 };
-    nucleus(NUC_UNMAP, start, end - start, true, 0);
+    memory_promised -= kept - (uint64_t)nucleus(NUC_UNMAP, start, end - start, true, 0);
 }
 
 void platform_guard(void *p, size_t bytes)
@@ -125,7 +142,7 @@ void platform_guard(void *p, size_t bytes)
         if (guard[i].end)
             continue;
         guard[i] = (struct range){ address_of(p), address_of(p) + bytes };
-        nucleus(NUC_UNMAP, address_of(p), bytes, true, 0);
+        memory_promised -= bytes - (uint64_t)nucleus(NUC_UNMAP, address_of(p), bytes, true, 0);
         return;
     }
 }
@@ -140,7 +157,7 @@ void platform_zero(void *p, size_t bytes)
         memset(p, 0, bytes);
         return;
     }
-    nucleus(NUC_UNMAP, first, last - first, true, 0);
+    memory_promised += (uint64_t)nucleus(NUC_UNMAP, first, last - first, true, 0);
     memset(p, 0, first - start);
     memset(pointer_to(last), 0, end - last);
 }

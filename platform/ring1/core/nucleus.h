@@ -18,7 +18,7 @@ enum nucleus_call {
     NUC_LOG,      /* (text, bytes)                                                             */
     NUC_SERIAL,   /* (data, bytes): out of the machine's first serial port                     */
     NUC_BACK,     /* (VA, bytes, executable alias VA or 0): zeroed memory -> 0 or -ENOMEM      */
-    NUC_UNMAP,    /* (VA, bytes, 1: and give the memory back)                                  */
+    NUC_UNMAP,    /* (VA, bytes, 1: and give the memory back) -> bytes that were mapped        */
     NUC_SHOW,     /* (VA, VA of backed memory, bytes, writable): a second mapping -> 0, -errno */
     NUC_TIMER,    /* (nanoseconds from now): an interrupt, sooner if the timer has no such range */
     NUC_WAIT,     /* (nanoseconds): until an event; returns at once when one is there          */

@@ -142,9 +142,9 @@ static void give_entry(uint64_t entry, unsigned level)
 }
 
 /* Where tables are absent, whole regions are stepped over. */
-void paging_unmap(uint64_t va, uint64_t bytes, bool give)
+uint64_t paging_unmap(uint64_t va, uint64_t bytes, bool give)
 {
-    uint64_t end = va + bytes, nflush = 0;
+    uint64_t end = va + bytes, nflush = 0, mapped = 0;
 
     while (va < end) {
         unsigned level = 1;
@@ -162,6 +162,7 @@ void paging_unmap(uint64_t va, uint64_t bytes, bool give)
         if (*entry & PG_P) {
             uint64_t was = *entry;
             *entry = 0;
+            mapped += step;
             if (++nflush < FLUSH_ALL_AT)
                 flush_page(va);
             if (give)
@@ -171,10 +172,13 @@ void paging_unmap(uint64_t va, uint64_t bytes, bool give)
     }
     if (nflush >= FLUSH_ALL_AT)
         write_cr3(read_cr3());
+    return mapped;
 }
 
 int paging_show(uint64_t va, uint64_t from, uint64_t bytes, bool writable)
 {
+    if (!memory_has(0))
+        return -ENOMEM;
     for (uint64_t done = 0; done < bytes; done += MACHINE_PAGE) {
         uint64_t pa = paging_pa(from + done);
         if (!pa)

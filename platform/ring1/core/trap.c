@@ -90,7 +90,8 @@ static bool fill(const struct trap_frame *f, uint64_t address)
         return false;
     core_counters.filled++;
     if (paging_back(address & ~(uint64_t)(MACHINE_PAGE - 1), MACHINE_PAGE, 0) < 0)
-        core_panic(f, "this machine has too little memory");
+        core_panic(f, "the memory promised to a reservation is gone");
+    memory_promised -= MACHINE_PAGE;
     return true;
 }
 
@@ -120,10 +121,9 @@ static int64_t call(const struct trap_frame *f)
         serial_put((const uint8_t *)(uintptr_t)f->rdi, f->rsi);
         return 0;
     case NUC_BACK:
-        return paging_back(f->rdi, f->rsi, f->rdx);
+        return memory_has(f->rsi) ? paging_back(f->rdi, f->rsi, f->rdx) : -ENOMEM;
     case NUC_UNMAP:
-        paging_unmap(f->rdi, f->rsi, f->rdx);
-        return 0;
+        return (int64_t)paging_unmap(f->rdi, f->rsi, f->rdx);
     case NUC_SHOW:
         return paging_show(f->rdi, f->rsi, f->rdx, f->r8);
     case NUC_TIMER:
