@@ -2,12 +2,12 @@
 #include "base/log.h"
 #include "tcache/tcache_internal.h"
 
-static bool in_page_list(struct tcache *tc, uint64_t pfn, uint32_t vpn, const struct ccf *c)
+static bool in_page_list(struct tcache *tc, uint64_t pfn, uint32_t vpn, int which, const struct ccf *c)
 {
     const struct code_page *p = tcache_page_find(tc, pfn);
 
     for (const struct code_mapping *m = p ? p->mappings : NULL; m; m = m->next)
-        for (const struct ccf *x = c->is_gate ? m->gates : m->head; x; x = x->page[ccf_which_page(x, pfn)].next)
+        for (const struct ccf *x = c->is_gate ? m->gates : m->part[ccf_page_part(c, which)]; x; x = x->page[ccf_which_page(x, pfn)].next)
             if (x == c)
                 return m->page == p && m->vpn == vpn;
     return false;
@@ -52,9 +52,9 @@ static unsigned audit_live(struct tcache *tc, const struct ccf *c)
     else if (!in_hash(tc, c))
         bad += complain(tc, c, "live but not in the hash");
     uint32_t vpn = c->key.eip >> GUEST_PAGE_SHIFT;
-    if (!in_page_list(tc, c->key.pa >> GUEST_PAGE_SHIFT, vpn, c))
+    if (!in_page_list(tc, c->key.pa >> GUEST_PAGE_SHIFT, vpn, 0, c))
         bad += complain(tc, c, "not in its page's list");
-    if (c->pfn2 != CCF_ONE_PAGE && c->pfn2 != c->key.pa >> GUEST_PAGE_SHIFT && !in_page_list(tc, c->pfn2, vpn + 1, c))
+    if (c->pfn2 != CCF_ONE_PAGE && c->pfn2 != c->key.pa >> GUEST_PAGE_SHIFT && !in_page_list(tc, c->pfn2, vpn + 1, 1, c))
         bad += complain(tc, c, "not in its second page's list");
     for (const struct ccf_link *l = c->in; l; l = l->next_in)
         if (l->to != c || !(l->owner->live || l->owner->is_parked))

@@ -156,8 +156,8 @@ void tcache_jt_warm(struct tcache *tc, unsigned view, uint32_t vpn, uint64_t pfn
     const struct code_mapping *m = p ? tcache_mapping_find(p, vpn) : NULL;
     if (!m)
         return;
-    for (unsigned gates = 0; gates < 2; gates++)
-        for (struct ccf *c = gates ? m->gates : m->head; c; c = c->page[ccf_which_page(c, pfn)].next)
+    for (unsigned part = 0; part <= PAGE_PARTS; part++)
+        for (struct ccf *c = part == PAGE_PARTS ? m->gates : m->part[part]; c; c = c->page[ccf_which_page(c, pfn)].next)
             if (!c->gate && c->pfn2 == CCF_ONE_PAGE && c->key.mode == mode && c->key.cs_base == 0)
                 tcache_jt_fill(tc, view, c, is_global);
 }

@@ -25,10 +25,16 @@ static struct code_page *page_get(struct tcache *tc, uint64_t pfn)
 {
     struct code_page *p = tcache_page_find(tc, pfn);
 
-    if (p || !tc->free_page)
+    if (p)
         return p;
-    p = tc->free_page;
-    tc->free_page = p->hash_next;
+    if (tc->free_page) {
+        p = tc->free_page;
+        tc->free_page = p->hash_next;
+    } else if (tc->npages_begun < tc->npages) {
+        p = &tc->pages[tc->npages_begun++];
+    } else {
+        return NULL;
+    }
     *p = (struct code_page){ .pfn = pfn, .hash_next = *page_slot(tc, pfn) };
     *page_slot(tc, pfn) = p;
     return p;
@@ -83,12 +89,15 @@ static struct code_mapping *mapping_get(struct tcache *tc, uint64_t pfn, uint32_
 
     if (m || !p)
         return m;
-    m = tc->free_mapping;
-    if (!m) {
+    if (tc->free_mapping) {
+        m = tc->free_mapping;
+        tc->free_mapping = m->next;
+    } else if (tc->nmappings_begun < tc->npages) {
+        m = &tc->mappings[tc->nmappings_begun++];
+    } else {
         page_put(tc, p);
         return NULL;
     }
-    tc->free_mapping = m->next;
     *m = (struct code_mapping){ .page = p, .vpn = vpn };
     mapping_link(p, m);
     return m;
@@ -96,7 +105,7 @@ static struct code_mapping *mapping_get(struct tcache *tc, uint64_t pfn, uint32_
 
 static void mapping_put(struct tcache *tc, struct code_mapping *m)
 {
-    if (m->head || m->gates)
+    if (m->nccfs)
         return;
     mapping_unlink(m);
     page_put(tc, m->page);
@@ -154,14 +163,18 @@ static void page_cover(struct code_page *p, const struct ccf *c, int which)
 static void ccf_link_page(struct tcache *tc, struct code_mapping *m, struct ccf *c, int which)
 {
     struct ccf_in_page *in = &c->page[which];
-    struct ccf **list = c->is_gate ? &m->gates : &m->head;
+    struct ccf **list = c->is_gate ? &m->gates : &m->part[ccf_page_part(c, which)];
+    uint32_t from, to;
 
     *in = (struct ccf_in_page){ .mapping = m, .next = *list, .at = list };
     if (in->next)
         in->next->page[ccf_which_page(in->next, m->page->pfn)].at = &in->next;
     *list = c;
+    m->nccfs++;
     if (c->is_gate)
         return;
+    tcache_span(c, which, &from, &to);
+    m->longest = max_u32(m->longest, c->pfn2 == c->key.pa >> GUEST_PAGE_SHIFT ? GUEST_PAGE_SIZE : to - from);
     page_cover(m->page, c, which);
     if (m->page->nlisted++ == 0)
         tc->config.trace_add(tc->config.ctx, gpa(m->page->pfn << GUEST_PAGE_SHIFT));
@@ -178,6 +191,7 @@ static void ccf_unlink_page(struct tcache *tc, struct ccf *c, int which)
     if (in->next)
         in->next->page[ccf_which_page(in->next, m->page->pfn)].at = in->at;
     in->mapping = NULL;
+    m->nccfs--;
     if (!c->is_gate && --m->page->nlisted == 0)
         tc->config.trace_remove(tc->config.ctx, gpa(m->page->pfn << GUEST_PAGE_SHIFT));
     mapping_put(tc, m);
@@ -241,11 +255,12 @@ static void walked_in_vain(struct code_page *p)
     p->in_vain = 0;
     p->granules = 0;
     for (const struct code_mapping *m = p->mappings; m; m = m->next)
-        for (const struct ccf *c = m->head; c; c = c->page[ccf_which_page(c, p->pfn)].next) {
-            page_cover(p, c, ccf_which_page(c, p->pfn));
-            if (c->pfn2 == p->pfn)
-                page_cover(p, c, 1);
-        }
+        for (unsigned part = 0; part < PAGE_PARTS; part++)
+            for (const struct ccf *c = m->part[part]; c; c = c->page[ccf_which_page(c, p->pfn)].next) {
+                page_cover(p, c, ccf_which_page(c, p->pfn));
+                if (c->pfn2 == p->pfn)
+                    page_cover(p, c, 1);
+            }
 }
 
 /* All of the memory goes elsewhere. A gate's version goes with it. */
@@ -258,34 +273,53 @@ static void drop_gates(struct tcache *tc, struct code_mapping *m, uint32_t from,
     }
 }
 
+/* What was written: [from, to) of page pfn, and what is there now if that is known. */
+struct touched {
+    uint64_t pfn;
+    uint32_t from, to;
+    const uint8_t *now;
+    enum tcache_cause cause;
+};
+
+/* The CCFs of a list that have a byte there. @return how many. */
+static unsigned touch_list(struct tcache *tc, struct ccf *head, const struct touched *t)
+{
+    unsigned touched = 0;
+
+    for (struct ccf *c = head, *next; c; c = next) {
+        uint32_t changed;
+
+        next = c->page[ccf_which_page(c, t->pfn)].next;
+        if (!is_hit(c, t->pfn, t->from, t->to))
+            continue;
+        touched++;
+        if (!t->now)
+            tcache_drop(tc, c, t->cause);
+        else if (!tcache_patch(tc, c, t->pfn, t->from, t->to, t->now, &changed))
+            end_changed(tc, c, changed, t->cause);
+    }
+    return touched;
+}
+
 /* CCFs with a byte in [pa, pa+len): dropped, or patched or parked if it is known what is there now. */
 static unsigned touch(struct tcache *tc, gpa_t pa, const uint8_t *now, uint32_t len, enum tcache_cause cause)
 {
-    uint64_t pfn = gpa_page(pa);
-    struct code_page *p = tcache_page_find(tc, pfn);
-    uint32_t from = (uint32_t)pa.v & GUEST_PAGE_MASK, to = from + len;
+    uint32_t from = (uint32_t)pa.v & GUEST_PAGE_MASK;
+    struct touched t = { .pfn = gpa_page(pa), .from = from, .to = from + len, .now = now, .cause = cause };
+    struct code_page *p = tcache_page_find(tc, t.pfn);
     unsigned touched = 0;
 
-    ASSERT(len && to <= GUEST_PAGE_SIZE);
-    if (!p || (now && !(p->granules & granules(from, to))))
+    ASSERT(len && t.to <= GUEST_PAGE_SIZE);
+    if (!p || (now && !(p->granules & granules(t.from, t.to))))
         return 0;
-    for (struct code_mapping *m = p->mappings, *next_mapping; m; m = next_mapping) {
-        next_mapping = m->next;
+    for (struct code_mapping *m = p->mappings, *next; m; m = next) {
+        next = m->next;
         if (!now)
-            drop_gates(tc, m, from, to, cause);
-        for (struct ccf *c = m->head, *next; c; c = next) {
-            next = c->page[ccf_which_page(c, pfn)].next;
-            if (!is_hit(c, pfn, from, to))
-                continue;
-            touched++;
-            uint32_t changed;
-            if (now && tcache_patch(tc, c, pfn, from, to, now, &changed))
-                continue;
-            if (now)
-                end_changed(tc, c, changed, cause); /* the last one frees m, the last of all p: both loops end */
-            else
-                tcache_drop(tc, c, cause);
-        }
+            drop_gates(tc, m, t.from, t.to, cause);
+        /* the last CCF frees m, the last of all p: then there are no more parts, and no more mappings */
+        unsigned first = t.from > m->longest ? (t.from - m->longest) >> PAGE_PART_BITS : 0;
+        for (unsigned part = first; part <= (t.to - 1) >> PAGE_PART_BITS; part++)
+            touched += touch_list(tc, m->part[part], &t);
     }
     if (!touched && now)
         walked_in_vain(p);

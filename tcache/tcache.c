@@ -66,16 +66,6 @@ static void regions_init(struct tcache *tc)
     }
 }
 
-static void pool_init(struct tcache *tc)
-{
-    for (uint32_t i = 0; i < tc->npages; i++) {
-        tc->pages[i].hash_next = tc->free_page;
-        tc->free_page = &tc->pages[i];
-        tc->mappings[i].next = tc->free_mapping;
-        tc->free_mapping = &tc->mappings[i];
-    }
-}
-
 struct tcache *tcache_new(struct vcpu *cpu, const struct tcache_config *config)
 {
     uint32_t hash_size = power_of_two(config->bytes / 512);
@@ -118,7 +108,6 @@ struct tcache *tcache_new(struct vcpu *cpu, const struct tcache_config *config)
     tc->arena_bytes = arena_bytes;
     tc->arena = carve(&next, arena_bytes);
     ASSERT((size_t)(next - p) <= tc->footprint);
-    pool_init(tc);
     regions_init(tc);
     tcache_jt_init(tc);
     return tc;

@@ -18,12 +18,19 @@ struct code_page {
     uint32_t in_vain;            /* walks of the lists that found nothing, since then     */
 };
 
+#define PAGE_PARTS     16u
+#define PAGE_PART_BITS 8u
+_Static_assert(PAGE_PARTS << PAGE_PART_BITS == GUEST_PAGE_SIZE, "parts make a page");
+
 /* The CCFs of such a page that run it at one VA page. A shared library is mapped anywhere: its
  * pages have hundreds of these. */
 struct code_mapping {
     struct code_page *page;
     uint32_t vpn;                /* of EIP */
-    struct ccf *head, *gates;    /* gates hold for any bytes: a store need not look at them */
+    uint32_t nccfs;              /* in all its lists */
+    uint32_t longest;            /* bytes of a CCF here, at most, in this page */
+    struct ccf *part[PAGE_PARTS]; /* by where its first byte in the page is: a store looks at one or two */
+    struct ccf *gates;           /* gates hold for any bytes: a store need not look at them */
     struct code_mapping *next, **at; /* or next: the next free one */
 };
 
@@ -74,6 +81,7 @@ struct tcache {
     struct code_page *pages, *free_page;
     struct code_page **page_hash;
     struct code_mapping *mappings, *free_mapping;
+    uint32_t npages_begun, nmappings_begun; /* of the pools: those above were never used */
     uint32_t page_mask;
     uint32_t npages;
 
@@ -92,6 +100,14 @@ void tcache_pages_remove(struct tcache *tc, struct ccf *ccf);
 struct code_page *tcache_page_find(struct tcache *tc, uint64_t pfn);
 /* The page's CCFs at VA page `vpn`, or NULL. */
 struct code_mapping *tcache_mapping_find(struct code_page *p, uint32_t vpn);
+/* In which part of that page is it listed? One that ends in the page that it begins in, by way of two VA
+ * pages, has bytes at both ends: it is taken for one as long as the page. */
+static inline unsigned ccf_page_part(const struct ccf *c, int which)
+{
+    bool is_whole = c->pfn2 == c->key.pa >> GUEST_PAGE_SHIFT;
+
+    return which || is_whole ? 0 : ((uint32_t)c->key.pa & GUEST_PAGE_MASK) >> PAGE_PART_BITS;
+}
 /* Which of its two pages is `pfn`? */
 static inline int ccf_which_page(const struct ccf *c, uint64_t pfn)
 {
