@@ -18,7 +18,7 @@ enum bt_coherency {
     COHERENCY_CHECK, /* no page is traced: each CCF compares its source bytes before it runs         */
     COHERENCY_PATCH, /* the same, but for what it leaves as it was, and constants, which are patched */
     COHERENCY_RETRANSLATE, /* an instruction that changes becomes a CCF of its own, made anew alone */
-    COHERENCY_ADAPTIVE, /* patch, and check for pages with many stores beside their code       */
+    COHERENCY_ADAPTIVE, /* each page what suits it: policy.c                                        */
 };
 
 /** What `-accel bt,...` can set. */

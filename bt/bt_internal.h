@@ -65,6 +65,7 @@ struct xlate {
     bool no_window;        /* this instruction needs a plain host address                */
     const uint8_t *checked[2]; /* coherency=check: where its bytes lie, by page; NULL: nowhere */
     bool checks;           /* it gets a prelude                                          */
+    bool patches;          /* it notes where its code holds constants                    */
     bool is_gate;          /* it is a gate: entries and a link                           */
     bool notes_places;     /* a copy of it may be made for another EIP: place.c              */
     bool has_many_consts;  /* more than are noted: none is patched                       */
@@ -115,12 +116,17 @@ struct space {
 };
 #define BT_SPACES 16u
 
-/* coherency=adaptive: stores to a traced page of code that hit none of it. */
-struct page_stores {
+/* coherency=adaptive: what a page's CCFs are made for, and what befell them. */
+enum page_level { PAGE_TRACED, PAGE_PATCHED, PAGE_RETRANSLATED, PAGE_COMPARED };
+struct page_policy {
     uint64_t pfn;
-    uint32_t score;
+    enum page_level level;
+    uint32_t ended;  /* CCFs that a store changed, since the level was entered or reviewed    */
+    uint32_t score;  /* stores that hit none, or CCFs found stale                             */
+    uint32_t since;  /* sample from which score counts                                        */
+    uint8_t returns; /* times it was compared in vain                                         */
 };
-#define BT_STORE_PAGES 1024u
+#define BT_POLICY_PAGES 1024u
 
 /* Places where TUs are split, by PA, and how many a page has. */
 #define BT_SPLITS      1024u
@@ -161,11 +167,11 @@ struct bt {
     struct space space[BT_SPACES];
     unsigned next_space;
     uint64_t reserve_bytes;
-    struct page_stores page_stores[BT_STORE_PAGES]; /* direct mapped by PA page              */
+    struct page_policy page_policy[BT_POLICY_PAGES]; /* direct mapped by PA page             */
+    uint32_t policy_samples;
     uint8_t *check_page;    /* coherency=adaptive: bit n: page n is not traced, its CCFs compare */
     uint64_t check_page_bytes;
     uint32_t nchecked;      /* bits set                                                    */
-    uint32_t nsampled;      /* samples since they were given up last                       */
     uint64_t split[BT_SPLITS]; /* PA plus 1 of an instruction that changed: split.c          */
     struct split_page split_page[BT_SPLIT_PAGES];
     uint32_t nsplits;       /* so many were noted                                          */
@@ -297,20 +303,28 @@ uint8_t *prelude_branch(struct xlate *x);
 /** At the end of the hot part, the TU being done: compare its bytes, which are `bytes` now, and go on behind
  *  the branch, or ask the dispatcher. */
 void prelude_put(struct xlate *x, uint8_t *branch, const uint8_t *bytes);
-/** Do CCFs with bytes in this page compare them? */
-bool prelude_wanted(const struct bt *bt, uint64_t pfn);
-/** What holds for a page of code now; under coherency=adaptive, one of those that it chooses from. */
-enum bt_coherency prelude_policy(const struct bt *bt, uint64_t pfn);
-/** coherency=adaptive: a store to traced page `pfn` was reported, and hit CCFs or none. */
-void prelude_count_store(struct bt *bt, uint64_t pfn, bool is_hit);
-/** The same: a CCF of page `pfn` was found stale by comparison, and dropped. */
-void prelude_count_stale(struct bt *bt, uint64_t pfn);
-/** The same: a sample was taken. */
-void prelude_count_sample(struct bt *bt);
 /** May the instruction just translated have changed code? Then the TU ends. */
 bool prelude_ends_tu(const struct xlate *x);
 /** Are the bytes of `ccf` still those that it was made from? */
 bool prelude_holds(struct bt *bt, const struct ccf *ccf);
+
+/* ---- policy.c: coherency=adaptive, page by page ------------------------------------------------ */
+/** Do CCFs with bytes in this page compare them? */
+bool policy_checks(const struct bt *bt, uint64_t pfn);
+/** What holds for a page of code now; under coherency=adaptive, one of those that it chooses from. */
+enum bt_coherency policy_of(const struct bt *bt, uint64_t pfn);
+/** Do CCFs that start in this page keep the bytes they were made from? */
+bool policy_keeps_source(const struct bt *bt, uint64_t pfn);
+/** Do they note where their code holds constants? */
+bool policy_patches(const struct bt *bt, uint64_t pfn);
+/** A store changed instruction `insn` of the CCF, which is about to be dropped or parked. */
+void policy_ccf_changed(struct bt *bt, const struct ccf *ccf, unsigned insn);
+/** A store to page `pfn` was reported, and hit CCFs or none. May drop the page's CCFs. */
+void policy_count_store(struct bt *bt, uint64_t pfn, bool is_hit);
+/** A CCF of page `pfn` was found stale by comparison, and dropped. */
+void policy_count_stale(struct bt *bt, uint64_t pfn);
+/** A sample was taken. */
+void policy_count_sample(struct bt *bt);
 
 /* ---- split.c: coherency=retranslate ------------------------------------------------------------ */
 /** Does a TU that came by `ofs` bytes of the one at key end there, and is a gate to be made there? */
@@ -319,6 +333,9 @@ bool split_is_at(struct bt *bt, const struct ccf_key *key, uint32_t ofs);
 void split_note(struct bt *bt, const struct ccf *ccf, unsigned insn);
 /** After a store to page `pfn`: gates that came to too many are given up. @return true: they were. */
 bool split_review(struct bt *bt, uint64_t pfn);
+/** The page may have gates again. */
+void split_forget(struct bt *bt, uint64_t pfn);
+void split_forget_all(struct bt *bt);
 
 /* ---- translate.c again: coherency=patch ------------------------------------------------------ */
 /** The immediate of the present instruction, its last bytes, is about to be emitted as it stands. */

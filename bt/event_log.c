@@ -46,7 +46,7 @@ static void put(struct bt *bt, enum coherency_cause cause, gpa_t pa, uint32_t le
         .eip = writer_eip(bt),
         .len = saturated(len),
         .cause = (uint8_t)cause,
-        .policy = (uint8_t)prelude_policy(bt, gpa_page(pa)),
+        .policy = (uint8_t)policy_of(bt, gpa_page(pa)),
         .dropped = saturated(now.dropped - before->dropped),
         .patched = saturated(now.patched - before->patched),
         .parked = saturated(now.parked - before->parked),

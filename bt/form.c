@@ -155,7 +155,7 @@ void bt_sample(struct vcpu *cpu)
     struct ccf *ccf = tcache_find_rip(cpu->tc, (const uint8_t *)(uintptr_t)cpu->sample_rip);
 
     cpu->sample_rip = 0;
-    prelude_count_sample(bt);
+    policy_count_sample(bt);
     if (!ccf || !ccf->live || bt->opt.mem != MEM_ADAPTIVE)
         return;
     ccf->heat++;

@@ -1,5 +1,5 @@
 /*
- * The policy coherency=check: pages of code stay writable, and each CCF compares the bytes it was made
+ * coherency=check, and pages that adaptive compares: pages of code stay writable, and each CCF compares the bytes it was made
  * from with those in memory before it runs.
  *
  *     body:     jmp   prelude
@@ -27,109 +27,9 @@
  */
 #include "bt/bt_internal.h"
 
-#include "base/log.h"
 #include "base/string.h"
 
 #define VCPU_OFS(field) offsetof(struct vcpu, field)
-
-/* ---- which pages ----------------------------------------------------------------------------- */
-
-/*
- * coherency=adaptive: a page is traced, and its CCFs can be patched, until CHECK_AFTER more stores have hit
- * none of its CCFs than HIT_WEIGH times those that did: what the trace costs then buys nothing, while
- * a store that hits is cheaper patched than found by comparison. A page is traced again when STALE_AFTER of its
- * CCFs were found stale. Whether the stores have ended can't be seen without a trace: so every CALM_SAMPLES
- * samples (milliseconds of run time) all such pages are traced again, and those that need it are soon back.
- */
-#define CHECK_AFTER  256u
-#define HIT_WEIGH    4u
-#define STALE_AFTER  64u
-#define CALM_SAMPLES 4096u
-
-bool prelude_wanted(const struct bt *bt, uint64_t pfn)
-{
-    if (bt->opt.coherency != COHERENCY_ADAPTIVE)
-        return bt->opt.coherency == COHERENCY_CHECK;
-    return pfn / 8 < bt->check_page_bytes && (bt->check_page[pfn / 8] >> pfn % 8 & 1);
-}
-
-enum bt_coherency prelude_policy(const struct bt *bt, uint64_t pfn)
-{
-    if (bt->opt.coherency != COHERENCY_ADAPTIVE)
-        return bt->opt.coherency;
-    return prelude_wanted(bt, pfn) ? COHERENCY_CHECK : COHERENCY_PATCH;
-}
-
-/* To the coherency log: the page's policy is another one. */
-static void note_move(struct bt *bt, uint64_t pfn)
-{
-    struct event_tally now = event_tally(bt);
-
-    event_note(bt, CAUSE_POLICY, gpa(pfn << GUEST_PAGE_SHIFT), GUEST_PAGE_SIZE, &now);
-}
-
-static void drop_page(struct bt *bt, uint64_t pfn)
-{
-    tcache_invalidate(bt->cpu->tc, gpa(pfn << GUEST_PAGE_SHIFT), GUEST_PAGE_SIZE, DROP_EVICT);
-}
-
-void prelude_count_store(struct bt *bt, uint64_t pfn, bool is_hit)
-{
-    struct page_stores *p = &bt->page_stores[pfn % BT_STORE_PAGES];
-
-    if (bt->opt.coherency != COHERENCY_ADAPTIVE || pfn / 8 >= bt->check_page_bytes || prelude_wanted(bt, pfn))
-        return;
-    if (p->pfn != pfn)
-        *p = (struct page_stores){ .pfn = pfn };
-    if (is_hit) {
-        p->score -= min_u32(p->score, HIT_WEIGH);
-        return;
-    }
-    if (++p->score < CHECK_AFTER)
-        return;
-    p->score = 0;
-    bt->check_page[pfn / 8] |= (uint8_t)(1u << pfn % 8);
-    bt->nchecked++;
-    drop_page(bt, pfn); /* with the last one goes the trace */
-    STAT_INC(bt->cpu, coherency_to_check);
-    note_move(bt, pfn);
-    LOG(bt->cpu->log, coherency, "adaptive: page 0x%llx is compared from now on\n", (unsigned long long)pfn);
-}
-
-static void trace_again(struct bt *bt, uint64_t pfn)
-{
-    bt->check_page[pfn / 8] &= (uint8_t)~(1u << pfn % 8);
-    bt->nchecked--;
-    drop_page(bt, pfn); /* the next CCF brings the trace */
-    STAT_INC(bt->cpu, coherency_to_trace);
-    note_move(bt, pfn);
-    LOG(bt->cpu->log, coherency, "adaptive: page 0x%llx is traced again\n", (unsigned long long)pfn);
-}
-
-void prelude_count_stale(struct bt *bt, uint64_t pfn)
-{
-    struct page_stores *p = &bt->page_stores[pfn % BT_STORE_PAGES];
-
-    if (bt->opt.coherency != COHERENCY_ADAPTIVE || !prelude_wanted(bt, pfn))
-        return;
-    if (p->pfn != pfn)
-        *p = (struct page_stores){ .pfn = pfn };
-    if (++p->score < STALE_AFTER)
-        return;
-    p->score = 0;
-    trace_again(bt, pfn);
-}
-
-void prelude_count_sample(struct bt *bt)
-{
-    if (bt->opt.coherency != COHERENCY_ADAPTIVE || !bt->nchecked || ++bt->nsampled < CALM_SAMPLES)
-        return;
-    bt->nsampled = 0;
-    for (uint64_t i = 0; i < bt->check_page_bytes && bt->nchecked; i++)
-        for (unsigned bit = 0; bit < 8; bit++)
-            if (bt->check_page[i] >> bit & 1)
-                trace_again(bt, i * 8 + bit);
-}
 
 /* ---- the prelude ------------------------------------------------------------------------------- */
 
@@ -217,7 +117,7 @@ bool prelude_holds(struct bt *bt, const struct ccf *ccf)
     uint32_t len = ccf->guest_len, first = first_part(ccf->key.pa, len);
     hva_t p = { NULL };
 
-    if (prelude_wanted(bt, ccf->key.pa >> GUEST_PAGE_SHIFT) || (len > first && prelude_wanted(bt, ccf->pfn2)))
+    if (policy_checks(bt, ccf->key.pa >> GUEST_PAGE_SHIFT) || (len > first && policy_checks(bt, ccf->pfn2)))
         p = mmu_ram_ptr(bt->cpu->mmu, gpa(ccf->key.pa));
     if (!ccf->source || !p.p)
         return true;

@@ -46,7 +46,9 @@ static struct ccf *find_original(struct bt *bt, const struct ccf_key *key)
 {
     struct ccf *from = tcache_twin(bt->cpu->tc, key);
 
-    if (!from || from->ninsns > bt->opt.max_insns || from->uses_window != form_use_window(bt, key) ||
+    bool keeps_source = policy_checks(bt, key->pa >> GUEST_PAGE_SHIFT) || policy_keeps_source(bt, key->pa >> GUEST_PAGE_SHIFT);
+
+    if (!from || (from->source != NULL) != keeps_source || from->ninsns > bt->opt.max_insns || from->uses_window != form_use_window(bt, key) ||
         !prelude_holds(bt, from) || targets_wrap(from, key->eip - from->key.eip))
         return NULL;
     return from;

@@ -89,7 +89,7 @@ static void on_trace_add(void *ctx, gpa_t pa)
 {
     struct bt *bt = ctx;
 
-    if (!prelude_wanted(bt, gpa_page(pa)))
+    if (!policy_checks(bt, gpa_page(pa)))
         mmu_trace_add(bt->cpu->mmu, pa);
 }
 
@@ -102,10 +102,7 @@ static void on_trace_remove(void *ctx, gpa_t pa)
 
 static void on_changed(void *ctx, const struct ccf *ccf, unsigned insn)
 {
-    struct bt *bt = ctx;
-
-    if (bt->opt.coherency == COHERENCY_RETRANSLATE)
-        split_note(bt, ccf, insn);
+    policy_ccf_changed(ctx, ccf, insn);
 }
 
 static struct tcache *make_cache(struct bt *bt)
@@ -260,8 +257,7 @@ static unsigned code_written(struct vcpu *cpu, gpa_t pa, uint32_t len, bool is_m
         unsigned hit = tcache_written(cpu->tc, pa, now.p, n, DROP_WRITE);
         if (!is_moved) {
             event_written(cpu->bt, pa, n, &before);
-            split_review(cpu->bt, gpa_page(pa));
-            prelude_count_store(cpu->bt, gpa_page(pa), hit != 0);
+            policy_count_store(cpu->bt, gpa_page(pa), hit != 0);
         } else if (hit) {
             event_note(cpu->bt, CAUSE_MOVED, pa, n, &before);
         }
@@ -406,7 +402,7 @@ static enum x86_rc find(struct bt *bt, struct ccf **out, bool *is_global)
         uint32_t len = (*out)->guest_len;
         tcache_drop(cpu->tc, *out, DROP_WRITE);
         event_note(bt, CAUSE_STALE, pa, len, &before);
-        prelude_count_stale(bt, gpa_page(pa));
+        policy_count_stale(bt, gpa_page(pa));
         *out = NULL;
     }
     if (*out) {

@@ -17,6 +17,7 @@
 #include "bt/bt_internal.h"
 
 #include "base/log.h"
+#include "base/string.h"
 
 #define LONGEST_INSN 15u
 /* A page where more places changed is one that code is generated into: to look after each instruction costs
@@ -43,7 +44,7 @@ bool split_is_at(struct bt *bt, const struct ccf_key *key, uint32_t ofs)
 
     return bt->nsplits && *place_of(bt, pa) == pa + 1 && !(key->mode & MODE_STEP) &&
            !page_of(bt, pa >> GUEST_PAGE_SHIFT)->is_given_up &&
-           !prelude_wanted(bt, pa >> GUEST_PAGE_SHIFT);
+           !policy_checks(bt, pa >> GUEST_PAGE_SHIFT);
 }
 
 /* An instruction that reaches into the next page depends on how that is mapped: it is a CCF of its own
@@ -78,4 +79,15 @@ bool split_review(struct bt *bt, uint64_t pfn)
     STAT_INC(bt->cpu, coherency_unsplit);
     LOG(bt->cpu->log, coherency, "retranslate: page 0x%llx changes in too many places\n", (unsigned long long)pfn);
     return true;
+}
+
+void split_forget(struct bt *bt, uint64_t pfn)
+{
+    *page_of(bt, pfn) = (struct split_page){ .pfn = pfn };
+}
+
+/* Gates that there are stay. */
+void split_forget_all(struct bt *bt)
+{
+    memset(bt->split_page, 0, sizeof bt->split_page);
 }

@@ -239,7 +239,7 @@ void patch_note_const(struct xlate *x)
 {
     struct ccf_draft *d = x->d;
 
-    if ((x->bt->opt.coherency != COHERENCY_PATCH && x->bt->opt.coherency != COHERENCY_ADAPTIVE) || x->checks || !x->in.imm_len)
+    if (!x->patches || !x->in.imm_len)
         return;
     if (d->nconsts == CCF_MAX_CONSTS) { /* a place that is not known could not be patched with the others */
         x->has_many_consts = true;
@@ -258,7 +258,7 @@ static void keep_source(struct xlate *x, const struct source *src)
 {
     struct ccf_draft *d = x->d;
 
-    d->has_source = x->bt->opt.coherency != COHERENCY_TRACE && d->guest_len <= sizeof d->source;
+    d->has_source = (x->checks || policy_keeps_source(x->bt, d->key.pa >> GUEST_PAGE_SHIFT)) && d->guest_len <= sizeof d->source;
     if (!d->has_source)
         return;
     if (x->has_many_consts)
@@ -282,7 +282,8 @@ static void start(struct xlate *x, struct bt *bt, const struct ccf_key *key, con
     x->eip = key->eip;
     x->page_eip = key->eip - ((uint32_t)key->pa & GUEST_PAGE_MASK);
     x->npending = x->nunresolved = 0;
-    x->checks = prelude_wanted(bt, key->pa >> GUEST_PAGE_SHIFT);
+    x->checks = policy_checks(bt, key->pa >> GUEST_PAGE_SHIFT);
+    x->patches = !x->checks && policy_patches(bt, key->pa >> GUEST_PAGE_SHIFT);
     x->x87.is_open = x->has_many_consts = false;
     x->notes_places = reuse_is_possible(bt, key);
     bt->draft.nconsts = bt->draft.nplaces = 0;
@@ -410,7 +411,8 @@ static enum x86_rc straddling_source(struct xlate *x, gva_t va, const struct sou
     if (p.p)
         memcpy(buf + first->avail, p.p, 16);
     x->checked[1] = p.p;
-    x->checks = x->checks || prelude_wanted(x->bt, gpa_page(pa));
+    x->checks = x->checks || policy_checks(x->bt, gpa_page(pa));
+    x->patches = x->patches && !x->checks;
     *out = (struct source){ buf, 32 };
     x->straddles = true;
     x->d->pfn2 = gpa_page(pa);

@@ -236,7 +236,7 @@ struct ccf *tcache_commit(struct tcache *tc, const struct ccf_draft *d)
         ccf->hash_next = *slot;
         *slot = ccf;
     }
-    if (ccf->nplaces)
+    if (ccf->nplaces && !d->gate && !d->is_gate)
         *tcache_twin_slot(tc, &ccf->key) = ccf;
     STAT_INC(tc->cpu, ccf_live);
     return ccf;
