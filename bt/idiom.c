@@ -384,9 +384,19 @@ static void complete_store(struct xlate *x)
         e_patch8(done, x->e->p);
 }
 
+/* Flat code has no limit; one of 64 KiB or more does not concern targets of 16 bits. */
+static bool has_code_limit(const struct xlate *x)
+{
+    return !(x->mode & MODE_CS_FLAT) && !(x->in.osize == 2 && x->cpu->segs[SEG_CS].limit >= 0xffffu);
+}
+
+#define TRANSFER_ROOM 48u /* bytes of a transfer with its landing */
+
 bool idiom_join_before_transfer(struct xlate *x)
 {
     if (!x->is_cold) {
+        if (has_code_limit(x)) /* the call behind it is no access that would look after the islands */
+            idiom_islands(x, TRANSFER_ROOM, true);
         x->tail = x->hot.p;
         return true;
     }
@@ -418,12 +428,6 @@ static bool by_dispatcher(const struct xlate *x)
 static bool same_page(const struct xlate *x, uint32_t target)
 {
     return !x->straddles && target - x->page_eip < GUEST_PAGE_SIZE;
-}
-
-/* Flat code has no limit; one of 64 KiB or more does not concern targets of 16 bits. */
-static bool has_code_limit(const struct xlate *x)
-{
-    return !(x->mode & MODE_CS_FLAT) && !(x->in.osize == 2 && x->cpu->segs[SEG_CS].limit >= 0xffffu);
 }
 
 bool idiom_target_faults(const struct xlate *x, uint32_t target)

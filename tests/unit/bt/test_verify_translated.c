@@ -16,6 +16,7 @@
 #include "bt/bt_internal.h"
 #include "bt/verify.h"
 #include "decoder/listing.h"
+#include "mmu/window.h"
 #include "tests/support/bare_mmu.h"
 
 #define RAM_BYTES (1u << 20)
@@ -128,6 +129,7 @@ static void check(struct vm_under_test *t, const struct ccf *ccf)
         .entries = entries,
         .nentries = 3,
         .work = t->work,
+        .allow_window = t->bt->opt.mem == MEM_WINDOW,
     };
     if (verify_ccf(&in, &err))
         return;
@@ -203,37 +205,61 @@ static void counting_translations_pass(void **state)
     in_all_modes(&(struct host_features){ .bmi2 = true, .lahf64 = true }, true);
 }
 
-/* The short jump to an access's slow way reaches it, however much code comes before the next access. */
-static void slow_ways_are_in_reach(void **state)
+/* Translates `head`, `between` bytes that access nothing, `insn` and a RET. */
+static void translate_apart(struct vm_under_test *t, uint32_t mode, unsigned head, unsigned between,
+                            const uint8_t *insn, unsigned len)
 {
-    static const uint8_t load[] = { 0x8b, 0x06 }; /* mov eax, [esi] */
-    static const uint8_t transfers[][2] = { { 0xff, 0x13 },
-                                            { 0xff, 0x23 },
-                                            { 0xff, 0xd3 } }; /* call jmp [ebx], call ebx */
-    const struct host_features hosts[] = { { .bmi2 = true, .lahf64 = true }, { 0 } };
-    const uint32_t mode =
-        MODE_CODE32 | MODE_STACK32 | (MODE_ALL_FLAT & ~MODE_CS_FLAT) | MODE_PROTECTED | MODE_CPL0;
+    uint8_t *code = t->ram + CODE_PA, *p = code;
+    struct ccf_key key = { .pa = CODE_PA, .eip = 0x400000, .mode = mode };
     struct ccf *ccf;
 
+    for (; head; head >>= 8)
+        *p++ = (uint8_t)head;
+    for (unsigned left = between; left;
+         left -= left < 5 ? 1 : 5) { /* MOV EDX, imm32 as far as they go, then NOP */
+        *p = left < 5 ? 0x90 : 0xba;
+        p += left < 5 ? 1 : 5;
+    }
+    memcpy(p, insn, len);
+    p[len] = 0xc3;
+    t->cpu->mode = mode;
+    bt_flush(t->cpu);
+    assert_int_equal(bt_translate(t->bt, &key, gva(key.eip), NULL, &ccf), X86_OK);
+    if (between % 16 == 0)
+        check(t, ccf);
+}
+
+/* The short jump to a slow way reaches it, however much code comes before the next look at the distance: over
+ * each distance, from an access in the checked form and from STI before one in the window form, to each
+ * opcode. */
+static void slow_ways_are_in_reach(void **state)
+{
+    enum { LOAD = 0x068b, STI = 0xfb }; /* mov eax, [esi] */
+    const struct host_features host = { .bmi2 = true, .lahf64 = true, .fsgsbase = true };
+    const uint32_t flat = MODE_CODE32 | MODE_STACK32 | MODE_ALL_FLAT | MODE_PROTECTED | MODE_CPL0;
+
     (void)state;
-    for (unsigned h = 0; h < 4; h++) {
-        struct vm_under_test *t = make(&hosts[h & 1], h >> 1);
-        for (unsigned kind = 0; kind < ARRAY_LEN(transfers); kind++) {
-            for (unsigned between = 0; between < 60;
-                 between++) { /* MOV EDX, imm32 as far as they go, then NOP */
-                uint8_t *code = t->ram + CODE_PA, *p = code;
-                memcpy(p, load, sizeof load);
-                p += sizeof load;
-                for (unsigned left = between; left; left -= left < 5 ? 1 : 5) {
-                    *p = left < 5 ? 0x90 : 0xba;
-                    p += left < 5 ? 1 : 5;
-                }
-                memcpy(p, transfers[kind], 2);
-                struct ccf_key key = { .pa = CODE_PA, .eip = 0x400000, .mode = mode };
-                t->cpu->mode = mode;
-                bt_flush(t->cpu);
-                assert_int_equal(bt_translate(t->bt, &key, gva(key.eip), NULL, &ccf), X86_OK);
-                check(t, ccf);
+    for (unsigned kind = 0; kind < 4; kind++) {
+        bool in_window = kind & 1;
+        struct vm_under_test *t = make(&host, false);
+
+        t->bt->opt.max_insns = 32;
+        t->bt->opt.mem = in_window ? MEM_WINDOW : MEM_CHECKED;
+        assert_true(!in_window || mmu_window_open(t->cpu, VIEW_SUPERVISOR));
+        for (unsigned opcode = 0; opcode < 0x200; opcode++) {
+            unsigned forms = opcode == 0xff ? 16 : 1; /* calls and jumps by register and memory among them */
+            for (unsigned form = 0; form < forms; form++) {
+                uint8_t insn[16] = { 0x0f, 0, 0, 0x78, 0x56, 0x34, 0x12, 0x78, 0x56, 0x34, 0x12 };
+                uint8_t *at = insn + (opcode >= 0x100);
+                struct insn in;
+
+                at[0] = (uint8_t)opcode;
+                at[1] = (uint8_t)((form & 1 ? 0xc1 : 0x81) | (forms > 1 ? form >> 1 : 2u) << 3);
+                if (decode_insn(insn, 15, true, &in) != DECODE_OK || in.info->cls == CLASS_UNAVAILABLE)
+                    continue;
+                for (unsigned between = 0; between < 70; between++)
+                    translate_apart(t, kind & 2 ? flat : flat & ~(uint32_t)MODE_CS_FLAT,
+                                    in_window ? STI : LOAD, between, insn, in.len);
             }
         }
         end(t);
