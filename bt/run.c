@@ -533,12 +533,12 @@ static enum exit_reason enter(struct bt *bt, const uint8_t *code)
 }
 
 /* User code goes from page to page by the table, which each CR3 load empties: bring the page's
- * other CCFs back as well. */
+ * other CCFs back as well, unless this one has only lost its slot to another. */
 static void fill_jump_table(struct bt *bt, struct ccf *ccf, bool is_global)
 {
     const struct ccf_key *key = &ccf->key;
 
-    if (bt->view == VIEW_USER)
+    if (bt->view == VIEW_USER && tcache_jt_is_empty(bt->cpu->tc, VIEW_USER, key->eip))
         tcache_jt_warm(bt->cpu->tc, VIEW_USER, key->eip >> GUEST_PAGE_SHIFT, key->pa >> GUEST_PAGE_SHIFT, key->mode,
                        is_global);
     tcache_jt_fill(bt->cpu->tc, bt->view, ccf, is_global);

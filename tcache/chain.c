@@ -143,6 +143,11 @@ void tcache_jt_fill(struct tcache *tc, unsigned view, struct ccf *ccf, bool is_g
     STAT_INC(tc->cpu, jt_fill);
 }
 
+bool tcache_jt_is_empty(const struct tcache *tc, unsigned view, uint32_t eip)
+{
+    return tc->jt[view].slot[(uint16_t)eip] == tc->config.jt_miss_stub;
+}
+
 void tcache_jt_warm(struct tcache *tc, unsigned view, uint32_t vpn, uint64_t pfn, uint32_t mode, bool is_global)
 {
     struct jump_table *jt = &tc->jt[view];

@@ -238,6 +238,9 @@ void tcache_jt_fill(struct tcache *tc, unsigned view, struct ccf *ccf, bool is_g
  *  `mode` that start there, unless that was done since the last drop. After a CR3 load most
  *  programs run on through the pages that they ran through before. */
 void tcache_jt_warm(struct tcache *tc, unsigned view, uint32_t vpn, uint64_t pfn, uint32_t mode, bool is_global);
+/** Does nothing stand in the slot of this EIP? If another EIP's CCF does, the page has not been dropped: the two compete
+ *  for the slot, and filling the page again would be in vain. */
+bool tcache_jt_is_empty(const struct tcache *tc, unsigned view, uint32_t eip);
 void tcache_jt_drop_all(struct tcache *tc, unsigned view, bool keep_global);
 void tcache_jt_drop_range(struct tcache *tc, unsigned view, gva_t va, uint32_t bytes);
 

@@ -199,6 +199,22 @@ static void warming_brings_back_what_starts_in_the_page_under_that_address(void 
     tc_fixture_free(fx);
 }
 
+static void a_slot_is_empty_until_filled_and_after_a_drop_not_when_another_took_it(void **state)
+{
+    struct tc_fixture *fx = tc_fixture_new(1u << 20);
+    struct ccf *a = in_page_5(fx, 0x08048000);
+
+    (void)state;
+    assert_true(tcache_jt_is_empty(fx->tc, 1, 0x08048000));
+    tcache_jt_fill(fx->tc, 1, a, false);
+    assert_false(tcache_jt_is_empty(fx->tc, 1, 0x08048000));
+    assert_false(tcache_jt_is_empty(fx->tc, 1, 0x0a118000)); /* of the same slot */
+    assert_true(tcache_jt_is_empty(fx->tc, 0, 0x08048000));
+    tcache_jt_drop_all(fx->tc, 1, false);
+    assert_true(tcache_jt_is_empty(fx->tc, 1, 0x08048000));
+    tc_fixture_free(fx);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -212,6 +228,7 @@ int main(void)
         cmocka_unit_test(drop_range_works_at_both_ends_of_the_address_space),
         cmocka_unit_test(table_can_be_filled_to_the_last_slot_again_and_again),
         cmocka_unit_test(warming_brings_back_what_starts_in_the_page_under_that_address),
+        cmocka_unit_test(a_slot_is_empty_until_filled_and_after_a_drop_not_when_another_took_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
