@@ -89,9 +89,9 @@ def make_initrd(out, files):
 # ---- boot ---------------------------------------------------------------------------------------
 
 def command(system, options, kernel, initrd, append, mem):
-    """The command line of `system` (ringdown or qemu). `options` has ringdown, ringdown_args, qemu, qemu_args."""
+    """The command line of `system` (ringdown or qemu). `options` has ringdown, ringdown_args, qemu_program, qemu_args."""
     program = {'ringdown': shlex.split(options.ringdown) + shlex.split(options.ringdown_args),
-               'qemu': shlex.split(options.qemu) + shlex.split(options.qemu_args)}[system]
+               'qemu': shlex.split(options.qemu_program) + shlex.split(options.qemu_args)}[system]
     return program + ['-kernel', os.path.join(guests_dir(), 'vmlinuz-' + kernel), '-initrd', initrd, '-append', append,
                       '-m', mem, '-nographic', '-no-reboot']
 

@@ -47,33 +47,42 @@ def _digest(parts):
     return h.hexdigest()
 
 
+def _made(out, stamp, command):
+    """Run `command`, which makes `out`, unless `out` was made with this stamp already."""
+    try:
+        with open(out + '.stamp') as f:
+            if f.read() == stamp and os.path.exists(out):
+                return
+    except OSError:
+        pass
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise BenchError('cannot build %s: %s' % (os.path.basename(out), (done.stderr.strip().splitlines() or ['no reason given'])[0]))
+    with open(out + '.stamp', 'w') as f:
+        f.write(stamp)
+
+
 def build(cc, out, sources, flags=(), placement=0, headers=()):
-    """Compile and link `sources` into `out` at PLACEMENTS[placement], unless that is what `out` is already.
+    """Compile `sources` once for all placements, and link `out` at PLACEMENTS[placement]; nothing when it is up to date.
 
     With a placement of None, a dynamic program at its usual address."""
     address, pad = PLACEMENTS[placement or 0]
     command = cc + [f for f in CFLAGS if placement is not None or f != '-static'] + list(flags)
-    bytes_of = []
-    for path in [*sources, *headers]:
-        with open(path, 'rb') as f:
-            bytes_of.append(f.read())
-    stamp = _digest([*command, hex(address), str(pad), *bytes_of])
-    try:
-        with open(out + '.stamp') as f:
-            if f.read() == stamp and os.path.exists(out):
-                return out
-    except OSError:
-        pass
+    common = [open(path, 'rb').read() for path in headers]
     os.makedirs(os.path.dirname(out), exist_ok=True)
+    os.makedirs(os.path.join(BUILD, 'objects'), exist_ok=True)
+    objects, stamps = [], []
+    for path in sources:
+        with open(path, 'rb') as f:
+            stamp = _digest([*command, path, f.read(), *common])
+        objects.append(os.path.join(BUILD, 'objects', '%s-%s.o' % (os.path.basename(path), stamp[:12])))
+        stamps.append(stamp)
+        _made(objects[-1], stamp, [*command, '-c', '-o', objects[-1], path])
     padding = out + '.pad.s'
     with open(padding, 'w') as f:
         f.write('.text\n.skip %d, 0x90\n.section .note.GNU-stack,"",@progbits\n' % pad)
-    done = subprocess.run([*command, '-Wl,-Ttext-segment=0x%x' % address, '-o', out, padding, *sources],
-                          capture_output=True, text=True)
-    if done.returncode != 0:
-        raise BenchError('cannot compile %s: %s' % (os.path.basename(sources[0]), done.stderr.strip().splitlines()[:1]))
-    with open(out + '.stamp', 'w') as f:
-        f.write(stamp)
+    _made(out, _digest([*command, hex(address), str(pad), *stamps]),
+          [*command, '-Wl,-Ttext-segment=0x%x' % address, '-o', out, padding, *objects])
     return out
 
 

@@ -178,3 +178,43 @@ def shares(rows, parts, label, width=420):
             body += '</g>'
             x += w
     return svg(width, len(rows) * ROW + 4, body, label)
+
+
+def _ratio_ticks(low, high):
+    """1, 2 and 5 times powers of ten within [low, high]; powers of ten only where those would be too many."""
+    every = [m * 10.0 ** e for e in range(-4, 6) for m in (1, 2, 5) if low <= m * 10.0 ** e <= high]
+    return every if len(every) <= 9 else [t for t in every if abs(math.log10(t) - round(math.log10(t))) < 1e-9]
+
+
+def ratios(rows, label, marks=(), width=1000):
+    """Ratios as bars from 1 on a logarithmic axis, so that twice and half are as long; quartiles as lines.
+
+    rows: [(name, series key, stats.Summary)]; marks: [ratio], lines across all rows: the targets.
+    """
+    left = max(len(name) for name, _, _ in rows) * CHAR + 26
+    figures = [f for _, _, v in rows for f in (v.median, v.q1, v.q3) if f > 0] + [1] + list(marks)
+    low, high = min(figures) / 1.15, max(figures) * 1.15
+    head, right = 24, 50
+    scale = (width - left - right) / math.log(high / low)
+    total = head + len(rows) * ROW
+
+    def x_of(value):
+        return left + math.log(max(value, low) / low) * scale
+
+    body = ''.join('<rect x="0" y="%.1f" width="%g" height="%d" class="band"/>' % (head + i * ROW, width, ROW)
+                   for i in range(0, len(rows), 2))
+    for tick in _ratio_ticks(low, high):
+        body += line(x_of(tick), head, x_of(tick), total, 'grid') + text(x_of(tick), head - 8, '%g' % tick, 'muted small', 'middle')
+    for i, (name, key, value) in enumerate(rows):
+        y, m = head + i * ROW, x_of(value.median)
+        said = '%.2f, quartiles %.2f to %.2f, all %.2f to %.2f, of %d rounds' % (
+            value.median, value.q1, value.q3, value.low, value.high, value.n)
+        body += text(left - 12, y + 15, name, 'label', 'end')
+        body += '<g class="mark s-%s"%s><rect x="%.1f" y="%.1f" width="%.1f" height="%d" rx="2" class="fill"/>' % (
+            key, tip(name, said), min(m, x_of(1)), y + 4, max(abs(m - x_of(1)), 1.5), ROW - 8)
+        if value.q3 > value.q1:
+            body += line(x_of(value.q1), y + ROW / 2, x_of(value.q3), y + ROW / 2, 'spread')
+        body += text(max(m, x_of(value.q3), x_of(1)) + 6, y + 15, '%.2f' % value.median, 'value') + '</g>'
+    for mark in marks:
+        body += line(x_of(mark), head - 4, x_of(mark), total, 'target')
+    return svg(width, total + 4, body + line(x_of(1), head, x_of(1), total, 'one'), label, 'wide')

@@ -16,7 +16,7 @@ MARK = os.path.join(HERE, '..', 'lib', 'mark.h')
 
 # Names of the programs, as they name their rows, and how they are compiled beyond what all have in common.
 OURS = {'sieve': (), 'recursion': (), 'hash': (), 'sort': (), 'interp': (), 'chase': (), 'strings': (), 'lz-tree': (),
-        'matrix-sse2': ('-msse2',), 'matrix-x87': ('-mfpmath=387',), 'large': ()}
+        'matrix-sse2': ('-msse2',), 'matrix-x87': ('-mfpmath=387',), 'large': ('-O1',)}
 SOURCES = {'lz-tree': 'lz.c'}
 PACKAGES = ('libc6', 'gzip', 'xz-utils', 'liblzma5', 'python3.11-minimal', 'libpython3.11-minimal', 'libexpat1', 'zlib1g')
 LIBRARIES = ('lib/i386-linux-gnu', 'usr/lib/i386-linux-gnu')
@@ -122,7 +122,8 @@ def run(options):
     chosen, checksums = names(options), {}
     if not chosen:
         return []
-    used = [Placement(i, chosen, options) for i in range(min(options.rounds, len(programs.PLACEMENTS)))]
+    rounds = options.rounds or (2 if options.quick else 9)
+    used = [Placement(i, chosen, options) for i in range(min(rounds, len(programs.PLACEMENTS)))]
 
     def measure(system, number):
         found = used[number % len(used)].measure(system, options)
@@ -133,7 +134,7 @@ def run(options):
                 raise BenchError('%s on %s: checksum %s, elsewhere %s' % (name, system, m.checksum, checksums[name]))
         return {(name, clock): getattr(m, clock) for name, m in found.items() for clock in ('cpu', 'elapsed', 'first')}
     systems = options.systems(SYSTEMS)
-    rows = runs.interleave(systems, options.rounds, measure, options.say)
+    rows = runs.interleave(systems, rounds, measure, options.say)
 
     def targets(name):
         return [results.Target('ringdown', LIMIT_INTERP if name == 'interp' else LIMIT_NATIVE, 'native'),

@@ -3,13 +3,13 @@
 import html.parser
 import math
 import os
+import re
 import sys
 import tempfile
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', '..', 'bench'))
-from lib import html as report_html  # noqa: E402
-from lib import machine, results, runs, stats, text  # noqa: E402
+from lib import machine, report, results, runs, stats, svg, text  # noqa: E402
 
 
 class Statistics(unittest.TestCase):
@@ -114,16 +114,16 @@ class Parser(html.parser.HTMLParser):
 
     def __init__(self):
         super().__init__()
-        self.open, self.outside, self.rects = [], [], 0
+        self.open, self.outside, self.charts, self.fills = [], [], 0, 0
 
     def handle_starttag(self, tag, attrs):
-        self.rects += tag == 'rect'
-        self.outside += [v for k, v in attrs if k in ('src', 'href')]
+        self.charts += tag == 'svg'
+        self.outside += [v for k, v in attrs if k in ('src', 'href') and v != 'data:,']
         if tag not in self.VOID:
             self.open.append(tag)
 
     def handle_startendtag(self, tag, attrs):
-        self.rects += tag == 'rect'
+        self.fills += dict(attrs).get('class') == 'fill'
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag, tag
@@ -131,21 +131,26 @@ class Parser(html.parser.HTMLParser):
 
 class Html(unittest.TestCase):
     def test_report_is_whole_and_self_contained(self):
-        page = report_html.report(results.Report(machine.describe(), 'bench/run', [suite()]))
+        page = report.of_report(results.Report(machine.describe(), 'bench/run', [suite()]))
         p = Parser()
         p.feed(page)
         self.assertEqual((p.open, p.outside), ([], []))
-        self.assertEqual(p.rects, 3)  # two ratios to native, one to QEMU
-        self.assertNotIn('http', page)
+        self.assertEqual((p.charts, p.fills), (3, 3))  # figures, two kinds of ratios; two ratios to native, one to QEMU
+        self.assertNotIn('http:', page)
         self.assertIn('sieve &lt;1&gt;', page)
         self.assertNotIn('sieve <1>', page)
 
-    def test_axes(self):
-        linear = report_html.Axis([0.5, 3.2], False)
-        self.assertTrue(linear.x(0) < linear.x(1.1) < linear.x(3.2) <= linear.right)
-        self.assertLessEqual(len(linear.ticks), 9)
-        log = report_html.Axis([1, 40], True)
-        self.assertTrue(math.isclose(log.x(2) - log.x(1), log.x(20) - log.x(10)))
+    def test_ratios_are_drawn_from_one(self):
+        def bar(*samples):
+            chart = svg.ratios([('a', 'k', stats.Summary(samples)), ('b', 'k', stats.Summary([.25])), ('c', 'k', stats.Summary([4]))], 'l')
+            return [float(m) for m in re.findall(r'width="([0-9.]+)" height="14"', chart)]
+        same, half, twice = bar(1)
+        self.assertEqual(same, 1.5)
+        self.assertTrue(math.isclose(half, twice, rel_tol=.01), (half, twice))
+
+    def test_ticks_stay_few(self):
+        for low, high in ((.9, 1.3), (.2, 90), (.001, 1e4)):
+            self.assertLessEqual(len(svg._ratio_ticks(low, high)), 9)
 
 
 if __name__ == '__main__':
