@@ -16,16 +16,18 @@ PLACEMENTS = ((0x08048000, 0), (0x0a123000, 16), (0x10000000, 48))
 CFLAGS = ('-m32 -march=i686 -O2 -std=c11 -D_GNU_SOURCE -Wall -Wextra -static -fno-pie -no-pie -fcf-protection=none '
           '-fno-stack-protector -fno-asynchronous-unwind-tables').split()
 
-# Native runs see the guest's processor features: SSE2, nothing later, and none of the hints that glibc derives from the
-# host's model. Checked with `ld.so --list-diagnostics` here and in the guest.
+# Native runs see the guest's processor features: SSE2, nothing later, its cache sizes, and none of the hints that glibc derives
+# from the host's model. Checked with `ld.so --list-diagnostics` here and in the guest.
 MASKED = '-SSE3,-SSSE3,-SSE4_1,-SSE4_2,-POPCNT,-AVX,-AVX2,-AVX512F,-AVX512VL,-AVX512BW,-BMI1,-BMI2,-LZCNT,-MOVBE,-ERMS,' \
          '-FSRM,-RTM,-XSAVE,-XSAVEC,-OSXSAVE,-Fast_Rep_String,-Fast_Copy_Backward,-Fast_Unaligned_Load,-Fast_Unaligned_Copy,' \
-         '-Slow_BSF'
+         '-Slow_BSF,-Prefer_PMINUB_for_stringop,-AVX_Fast_Unaligned_Load,-Prefer_No_VZEROUPPER,-Avoid_Short_Distance_REP_MOVSB'
+TUNABLES = {'hwcaps': MASKED, 'x86_data_cache_size': 0x10000, 'x86_shared_cache_size': 0x100000,
+            'x86_non_temporal_threshold': 0xc0000}
 
 
 def native_environment():
     """The environment of a native run: the guest's processor features, and nothing that depends on the user."""
-    return {'PATH': '/usr/bin:/bin', 'LC_ALL': 'C', 'GLIBC_TUNABLES': 'glibc.cpu.hwcaps=' + MASKED}
+    return {'PATH': '/usr/bin:/bin', 'LC_ALL': 'C', 'GLIBC_TUNABLES': ':'.join('glibc.cpu.%s=%s' % t for t in TUNABLES.items())}
 
 
 def compiler():

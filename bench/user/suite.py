@@ -122,8 +122,7 @@ def run(options):
     chosen, checksums = names(options), {}
     if not chosen:
         return []
-    rounds = options.rounds or (2 if options.quick else 9)
-    used = [Placement(i, chosen, options) for i in range(min(rounds, len(programs.PLACEMENTS)))]
+    used = [Placement(i, chosen, options) for i in range(min(options.rounds, len(programs.PLACEMENTS)))]
 
     def measure(system, number):
         found = used[number % len(used)].measure(system, options)
@@ -134,7 +133,7 @@ def run(options):
                 raise BenchError('%s on %s: checksum %s, elsewhere %s' % (name, system, m.checksum, checksums[name]))
         return {(name, clock): getattr(m, clock) for name, m in found.items() for clock in ('cpu', 'elapsed', 'first')}
     systems = options.systems(SYSTEMS)
-    rows = runs.interleave(systems, rounds, measure, options.say)
+    rows = runs.interleave(systems, options.rounds, measure, options.say)
 
     def targets(name):
         return [results.Target('ringdown', LIMIT_INTERP if name == 'interp' else LIMIT_NATIVE, 'native'),
