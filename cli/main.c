@@ -24,6 +24,7 @@
 #include "cli/hmp.h"
 #include "cli/load.h"
 #include "cli/options.h"
+#include "cli/ring1.h"
 #include "cli/stats.h"
 #include "monitor/monitor.h"
 #include "platform/hosted/hosted.h"
@@ -98,7 +99,8 @@ static int list_something(enum options_action action)
         puts("Machines:\n  pc           PC: i440FX, PIIX3, ACPI (default)");
         break;
     case ACTION_ACCEL_HELP:
-        puts("Accelerators:\n  bt           binary translation (default)");
+        puts("Accelerators:\n  bt           binary translation (default)\n"
+             "  ring1        the same in ring 1 of a machine that QEMU makes");
         break;
     case ACTION_DEVICE_HELP:
         puts("Devices:\n  isa-debug-exit,iobase=PORT,iosize=1|2|4");
@@ -536,5 +538,9 @@ int main(int argc, char **argv)
         return list_something(session.options.action);
     if (!configure_model(&session.model, &session.options, error))
         return complain(STATUS_USAGE, error);
+    if (session.options.ring1) {
+        bool is_usage = !ring1_exec(&session.options, error);
+        return complain(is_usage ? STATUS_USAGE : STATUS_RUNTIME, error);
+    }
     return start(&session);
 }

@@ -71,6 +71,11 @@ struct options {
     enum rtc_base rtc_base;
     int64_t rtc_epoch; /* RTC_FIXED: seconds since 1970       */
     uint16_t debug_exit_port, debug_exit_size;
+    /* -accel ring1,...: our boot image, in a machine that an emulator makes */
+    bool ring1;
+    const char *ring1_host;  /* qemu or qemu:MODEL; NULL: the default */
+    const char *ring1_image; /* NULL: beside the program               */
+    char ring1_accel[512];   /* "bt" and the translator's settings for it */
     /* -accel bt,... */
     uint64_t tc_bytes;
     bool chain, verify, baseline, clock_insn, reuse;

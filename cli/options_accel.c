@@ -1,6 +1,7 @@
 /*
  * -accel bt,NAME=VALUE...: the translator's settings. One table leads from names to a reader
- * and the field it fills.
+ * and the field it fills. -accel ring1 takes them, too, but for host=, which is the emulator there;
+ * they are checked here and handed on to the boot image as they are.
  */
 #include "cli/options_internal.h"
 
@@ -164,6 +165,29 @@ static bool accel_item(struct options *o, const struct options_item *item)
     return no_property(o, item->name);
 }
 
+static bool ring1_item(struct options *o, const struct options_item *item)
+{
+    size_t used = strlen(o->ring1_accel);
+
+    if (!options_need_value(o, "-accel ring1", item))
+        return false;
+    if (!strcmp(item->name, "image")) {
+        o->ring1_image = item->value;
+        return true;
+    }
+    if (!strcmp(item->name, "host")) {
+        o->ring1_host = item->value;
+        return !strcmp(item->value, "qemu") || (!strncmp(item->value, "qemu:", 5) && item->value[5]) ||
+               options_fail(o, "-accel ring1: host='" SHOWN "' is not valid: use qemu or qemu:MODEL", item->value);
+    }
+    if (!accel_item(o, item))
+        return false;
+    if (fmt_format(o->ring1_accel + used, sizeof o->ring1_accel - used, ",%s=%s", item->name, item->value) >=
+        (int)(sizeof o->ring1_accel - used))
+        return options_fail(o, "-accel ring1: the list is too long");
+    return true;
+}
+
 bool opt_accel(struct options *o, const char *value)
 {
     const char *list = value;
@@ -178,10 +202,12 @@ bool opt_accel(struct options *o, const char *value)
     }
     if (!strcmp(item.name, "accel") && item.value)
         item = (struct options_item){ item.value, NULL };
-    if (strcmp(item.name, "bt") || item.value)
-        return options_fail(o, "-accel '" SHOWN "' is not available: the only accelerator is bt", item.name);
+    o->ring1 = !strcmp(item.name, "ring1") && !item.value;
+    if (!o->ring1 && (strcmp(item.name, "bt") || item.value))
+        return options_fail(o, "-accel '" SHOWN "' is not available: there are bt and ring1", item.name);
+    fmt_format(o->ring1_accel, sizeof o->ring1_accel, "bt");
     while ((rc = options_next_item(o, &list, &item)) > 0)
-        if (!accel_item(o, &item))
+        if (!(o->ring1 ? ring1_item(o, &item) : accel_item(o, &item)))
             return false;
     return rc == 0;
 }

@@ -130,7 +130,7 @@ static void parse_options(void)
         fail(o->error);
     if (o->action != ACTION_RUN)
         fail("this image only runs guests: ask the ringdown command for listings");
-    if (o->bios || o->log_file || o->stats_file || o->core_file || o->hash_file || o->perf_map)
+    if (o->bios || o->log_file || o->stats_file || o->core_file || o->hash_file || o->coherency_file || o->perf_map)
         fail("firmware and files are for the ringdown command: this image has none");
     if (!configure_model(&session.model, o, error))
         fail(error);

@@ -108,6 +108,18 @@ static void accel_properties_are_read(void **state)
     assert_int_equal(o.coherency, ACCEL_COHERENCY_PATCH);
 }
 
+static void ring1_hands_its_properties_on(void **state)
+{
+    (void)state;
+    good("-kernel k -accel ring1,host=qemu:EPYC,mem=checked,image=/tmp/i,chain=off");
+    assert_true(o.ring1);
+    assert_string_equal(o.ring1_host, "qemu:EPYC");
+    assert_string_equal(o.ring1_image, "/tmp/i");
+    assert_string_equal(o.ring1_accel, "bt,mem=checked,chain=off");
+    good("-kernel k -accel bt,mem=checked");
+    assert_false(o.ring1);
+}
+
 static void what_shows_the_inside_is_read(void **state)
 {
     (void)state;
@@ -295,6 +307,9 @@ static void errors_name_the_offender_and_what_would_do(void **state)
         { "-kernel k -cpu max,+sse=on", "'+sse'", "no value" },
         { "-kernel k -cpu max,+", "'+'", "no feature" },
         { "-kernel k -accel kvm", "'kvm'", "bt" },
+        { "-kernel k -accel ring1,host=vmware", "'vmware'", "qemu:MODEL" },
+        { "-kernel k -accel ring1,host=qemu:", "'qemu:'", "qemu:MODEL" },
+        { "-kernel k -accel ring1,mem=fast", "'fast'", "checked, window or adaptive" },
         { "-kernel k -accel bt,tc-size=64k", "'64k'", "128K to 1G" },
         { "-kernel k -accel bt,chain=maybe", "'maybe'", "on or off" },
         { "-kernel k -accel bt,chain", "'chain'", "chain=" },
@@ -374,6 +389,7 @@ int main(void)
         cmocka_unit_test(defaults_are_those_of_the_help),
         cmocka_unit_test(sizes_have_units),
         cmocka_unit_test(accel_properties_are_read),
+        cmocka_unit_test(ring1_hands_its_properties_on),
         cmocka_unit_test(what_shows_the_inside_is_read),
         cmocka_unit_test(serial_ports_are_read_in_order),
         cmocka_unit_test(nographic_gives_the_escape),
