@@ -201,8 +201,8 @@ void verify_draft(struct bt *bt, const struct tcache_room *room);
 #define REUSE_FRESH_BYTES (256u << 10)
 /** May CCFs of `key` be copied to other EIPs? */
 bool reuse_is_possible(const struct bt *bt, const struct ccf_key *key);
-/** Make the CCF of `key` as a copy of one for another EIP. false: there is none that would do. */
-bool reuse_copy(struct bt *bt, const struct ccf_key *key, gva_t va, struct ccf **out);
+/** Make the CCF of `key` of one for another EIP. false: there is none that would do. */
+bool reuse_ccf(struct bt *bt, const struct ccf_key *key, gva_t va, struct ccf **out);
 
 /* ---- place.c: what a copy has to change ----------------------------------------------------------- */
 /** The last four bytes of `e` are of this kind. */

@@ -1,5 +1,5 @@
 /*
- * Copies of CCFs for other EIPs.
+ * CCFs for other EIPs: moved or copied instead of made anew.
  *
  * A program whose addresses are chosen at random runs the same pages of its libraries at other addresses each
  * time it is started. To a CCF its EIP is a constant, but it occurs in few places, and those are noted when it
@@ -9,9 +9,9 @@
  * This is for flat code of CPL 3: a kernel stays where it is. The EIPs differ by whole pages, since the PA is the
  * same, so everything that depends on where in its page an instruction lies holds for the copy as well. What the
  * copied CCF was made under besides, the key does not say: the form of access, and bytes that have not changed.
- * A CCF in two pages is never copied.
+ * Whether the second page of an instruction in two pages is the same is looked up.
  *
- * With verify=on each copy is compared with what the translator would have made.
+ * CCFs of a program that has ended need not be copied: they move (tcache/move.c). With verify=on each copy is compared with what the translator would have made.
  */
 #include "base/assert.h"
 #include "base/log.h"
@@ -29,37 +29,25 @@ bool reuse_is_possible(const struct bt *bt, const struct ccf_key *key)
            vpn != LAST_VPN;
 }
 
-/* Targets keep their distance, but not if they wrap in one of the two only. */
-static bool targets_wrap(const struct ccf *from, uint32_t delta)
+/* Where an instruction goes on in the next page, is that the page which the CCF has? */
+static bool second_page_fits(struct bt *bt, const struct ccf *ccf, gva_t va)
 {
-    int64_t distance = (int32_t)delta;
+    bool is_global;
+    gpa_t pa;
 
-    for (unsigned i = 0; i < from->nlinks; i++) {
-        int64_t target = (int64_t)from->links[i].target_eip + distance;
-        if (target < 0 || target > UINT32_MAX)
-            return true;
-    }
-    return false;
+    if (ccf->pfn2 == CCF_ONE_PAGE)
+        return true;
+    return mmu_fetch(bt->cpu, gva((va.v | GUEST_PAGE_MASK) + 1), &pa, &is_global) == X86_OK && gpa_page(pa) == ccf->pfn2;
 }
 
-static struct ccf *find_original(struct bt *bt, const struct ccf_key *key)
+/* What the key does not say. */
+static bool is_usable(struct bt *bt, const struct ccf *ccf, const struct ccf_key *key, gva_t va)
 {
-    struct ccf *from = tcache_twin(bt->cpu->tc, key);
+    uint64_t pfn = key->pa >> GUEST_PAGE_SHIFT;
+    bool keeps_source = policy_checks(bt, pfn) || policy_keeps_source(bt, pfn);
 
-    bool keeps_source = policy_checks(bt, key->pa >> GUEST_PAGE_SHIFT) || policy_keeps_source(bt, key->pa >> GUEST_PAGE_SHIFT);
-
-    if (!from || (from->source != NULL) != keeps_source || from->ninsns > bt->opt.max_insns || from->uses_window != form_use_window(bt, key) ||
-        !prelude_holds(bt, from) || targets_wrap(from, key->eip - from->key.eip))
-        return NULL;
-    return from;
-}
-
-static uint32_t get32(const uint8_t *p)
-{
-    uint32_t v;
-
-    memcpy(&v, p, sizeof v);
-    return v;
+    return (ccf->source != NULL) == keeps_source && ccf->ninsns <= bt->opt.max_insns &&
+           ccf->uses_window == form_use_window(bt, key) && prelude_holds(bt, ccf) && second_page_fits(bt, ccf, va);
 }
 
 /* What else of a draft the code does not tell. */
@@ -68,7 +56,7 @@ static void copy_draft(struct ccf_draft *d, const struct ccf *from, const struct
     uint32_t delta = key->eip - from->key.eip;
 
     d->key = *key;
-    d->pfn2 = CCF_ONE_PAGE;
+    d->pfn2 = from->pfn2;
     d->gate = NULL;
     d->is_gate = false;
     d->guest_len = from->guest_len;
@@ -98,50 +86,18 @@ static void copy_draft(struct ccf_draft *d, const struct ccf *from, const struct
     }
 }
 
-/* Change the places of the copy in `room`. `apart`: by how much its parts are farther apart. */
-static void change_places(struct bt *bt, const struct ccf *from, const struct tcache_room *room, uint32_t apart)
-{
-    const struct ccf_draft *d = &bt->draft;
-    uint32_t delta = d->key.eip - from->key.eip;
-    unsigned nlinks = 0;
-
-    for (unsigned i = 0; i < from->nplaces; i++) {
-        uint32_t place = from->places[i];
-        bool is_cold = place & PLACE_COLD;
-        uint8_t *at = (is_cold ? room->cold : room->hot) + (place & PLACE_OFS_MASK);
-        uint32_t v = get32(at);
-
-        switch ((enum place_kind)(place >> PLACE_SHIFT)) {
-        case PLACE_EIP:
-            v += delta;
-            break;
-        case PLACE_NEG_EIP:
-            v -= delta;
-            break;
-        case PLACE_SLOT:
-            v = VIEW_JT_OFS + ((v - VIEW_JT_OFS) / 8 + delta) % VIEW_JT_ENTRIES * 8;
-            break;
-        case PLACE_HANDLE:
-            v = tcache_next_link_handle(bt->cpu->tc, nlinks++);
-            break;
-        case PLACE_BRANCH:
-            v += is_cold ? 0 - apart : apart;
-            break;
-        }
-        memcpy(at, &v, sizeof v);
-    }
-    for (unsigned i = 0; i < d->nlinks; i++)
-        e_patch32(room->hot + d->links[i].patch_ofs, room->cold + d->links[i].unchained_ofs);
-}
-
-static void copy_code(struct bt *bt, const struct ccf *from, const struct tcache_room *room)
+/* The code of `from` into the room, for the CCF that is committed next. */
+static void copy_code(struct bt *bt, const struct ccf *from, uint32_t delta, const struct tcache_room *room)
 {
     const uint8_t *hot = from->hot - room->exec_delta, *cold = from->cold - room->exec_delta;
-    ptrdiff_t apart = (room->cold - room->hot) - (cold - hot);
+    struct ccf_code code = { .hot = room->hot, .cold = room->cold, .delta = delta, .is_copy = true,
+                             .apart = (uint32_t)((room->cold - room->hot) - (cold - hot)) };
 
     memcpy(room->hot, hot, from->hot_len);
     memcpy(room->cold, cold, from->cold_len);
-    change_places(bt, from, room, (uint32_t)apart);
+    tcache_change_places(bt->cpu->tc, &code, from->places, from->nplaces);
+    for (unsigned i = 0; i < from->nlinks; i++)
+        e_patch32(room->hot + from->links[i].patch_ofs, room->cold + from->links[i].unchained_ofs);
 }
 
 /* verify=on: what the translator makes of these bytes, into bt->fresh. @return its length, 0: it is none of
@@ -171,29 +127,75 @@ static void check_copy(struct bt *bt, const struct tcache_room *room, uint32_t f
     ASSERT(!"the copy of a translation differs from a translation");
 }
 
-bool reuse_copy(struct bt *bt, const struct ccf_key *key, gva_t va, struct ccf **out)
+static bool has_room(const struct tcache_room *room, const struct ccf *from)
+{
+    return room->hot_end - room->hot >= from->hot_len && room->cold_end - room->cold >= from->cold_len;
+}
+
+static bool copy(struct bt *bt, const struct ccf *from, const struct ccf_key *key, gva_t va, struct ccf **out)
 {
     struct tcache *tc = bt->cpu->tc;
     struct tcache_room room;
     uint32_t fresh_len = 0;
 
-    struct ccf *from = reuse_is_possible(bt, key) ? find_original(bt, key) : NULL;
-    if (!from)
-        return false;
     tcache_room(tc, &room);
-    if (room.hot_end - room.hot < from->hot_len || room.cold_end - room.cold < from->cold_len)
+    if (!has_room(&room, from))
         return false;
     if (bt->opt.verify)
         fresh_len = make_fresh(bt, from, key, va, &room);
     copy_draft(&bt->draft, from, key);
-    copy_code(bt, from, &room);
-    if (bt->opt.verify && fresh_len)
+    copy_code(bt, from, key->eip - from->key.eip, &room);
+    if (fresh_len)
         check_copy(bt, &room, fresh_len);
     *out = tcache_commit(tc, &bt->draft);
     if (!*out)
         return false;
     STAT_INC(bt->cpu, tu_reused);
     STAT_ADD(bt->cpu, host_bytes, (*out)->hot_len + (*out)->cold_len);
+    return true;
+}
+
+/* verify=on: a copy of a CCF that was moved is a translation, too. */
+static void check_moved(struct bt *bt, const struct ccf *ccf, gva_t va)
+{
+    struct tcache_room room;
+
+    tcache_room(bt->cpu->tc, &room);
+    uint32_t fresh_len = has_room(&room, ccf) ? make_fresh(bt, ccf, &ccf->key, va, &room) : 0;
+    if (!fresh_len)
+        return;
+    copy_draft(&bt->draft, ccf, &ccf->key);
+    copy_code(bt, ccf, 0, &room);
+    check_copy(bt, &room, fresh_len);
+}
+
+/* The page's CCFs may be there, at the VA where a program that has ended ran them. */
+static bool move(struct bt *bt, const struct ccf_key *key, gva_t va, struct ccf **out)
+{
+    if (!tcache_move_page(bt->cpu->tc, key))
+        return false;
+    *out = tcache_lookup(bt->cpu->tc, key);
+    if (!*out)
+        return false;
+    if (!is_usable(bt, *out, key, va)) {
+        tcache_drop(bt->cpu->tc, *out, DROP_EVICT);
+        return false;
+    }
+    if (bt->opt.verify)
+        check_moved(bt, *out, va);
+    return true;
+}
+
+bool reuse_ccf(struct bt *bt, const struct ccf_key *key, gva_t va, struct ccf **out)
+{
+    if (!reuse_is_possible(bt, key))
+        return false;
+    if (!move(bt, key, va, out)) {
+        const struct ccf *from = tcache_twin(bt->cpu->tc, key);
+        if (!from || ccf_targets_wrap(from, key->eip - from->key.eip) || !is_usable(bt, from, key, va) ||
+            !copy(bt, from, key, va, out))
+            return false;
+    }
     if (bt->ops.translated)
         bt->ops.translated(bt->ops.ctx, bt->cpu, *out);
     return true;

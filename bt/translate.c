@@ -387,7 +387,7 @@ static void finish_draft(struct xlate *x)
     x->d->hot_len = (uint32_t)(x->hot.p - x->hot.start);
     x->d->cold_len = (uint32_t)(x->cold.p - x->cold.start);
     x->d->uses_window = x->use_window;
-    if (!x->notes_places || x->straddles || x->is_gate)
+    if (!x->notes_places || x->is_gate)
         x->d->nplaces = 0;
 }
 
@@ -547,7 +547,7 @@ enum x86_rc bt_translate(struct bt *bt, const struct ccf_key *key, gva_t va, str
     unsigned max_insns = gate || key->mode & MODE_STEP ? 1 : bt->opt.max_insns;
     struct tcache_room room;
 
-    if (!gate && reuse_copy(bt, key, va, out))
+    if (!gate && reuse_ccf(bt, key, va, out))
         return X86_OK;
     vcpu_fpu_park(bt->cpu); /* the decoder is a library like any other */
     for (;;) {

@@ -61,7 +61,7 @@ static void unlink_far(struct tcache *tc, struct ccf_link *l)
 }
 
 /* The link is chained no more: off all lists, and to its continuation. */
-static void detach(struct tcache *tc, struct ccf_link *l)
+void tcache_unchain_link(struct tcache *tc, struct ccf_link *l)
 {
     patch(tc, l, l->owner->cold + l->unchained_ofs); /* the code may still be running */
     *l->in_at = l->next_in;
@@ -78,7 +78,7 @@ static void unchain_far_list(struct tcache *tc, struct ccf_link *list, gva_t va,
     for (struct ccf_link *l = list, *next; l; l = next) {
         next = l->next_far;
         if ((uint64_t)(l->target_eip - va.v) < bytes) {
-            detach(tc, l);
+            tcache_unchain_link(tc, l);
             STAT_INC(tc->cpu, unchain);
         }
     }
@@ -105,7 +105,7 @@ void tcache_chain_by_table(struct tcache *tc, struct ccf_link *link)
 void tcache_unchain_into(struct tcache *tc, struct ccf *ccf)
 {
     while (ccf->in) {
-        detach(tc, ccf->in);
+        tcache_unchain_link(tc, ccf->in);
         STAT_INC(tc->cpu, unchain);
     }
 }
@@ -116,7 +116,7 @@ void tcache_unchain(struct tcache *tc, struct ccf *ccf)
     tcache_unchain_into(tc, ccf);
     for (unsigned i = 0; i < ccf->nlinks; i++)
         if (ccf->links[i].to)
-            detach(tc, &ccf->links[i]);
+            tcache_unchain_link(tc, &ccf->links[i]);
 }
 
 /* ---- jump tables -------------------------------------------------------------------------- */
@@ -158,7 +158,7 @@ void tcache_jt_warm(struct tcache *tc, unsigned view, uint32_t vpn, uint64_t pfn
         return;
     *w = (struct warm_page){ .pfn = pfn, .vpn = vpn, .epoch = jt->epoch + 1 };
     p = tcache_page_find(tc, pfn);
-    const struct code_mapping *m = p ? tcache_mapping_find(p, vpn) : NULL;
+    const struct code_mapping *m = p ? tcache_mapping_find(tc, p, vpn) : NULL;
     if (!m)
         return;
     for (unsigned part = 0; part <= PAGE_PARTS; part++)

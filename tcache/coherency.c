@@ -68,13 +68,22 @@ static void mapping_unlink(struct code_mapping *m)
         m->next->at = m->at;
 }
 
-struct code_mapping *tcache_mapping_find(struct code_page *p, uint32_t vpn)
+static void mapping_asked(const struct tcache *tc, struct code_mapping *m)
+{
+    m->cr3 = tc->cpu->cr3;
+    m->epoch = tc->jt[TC_USER].epoch;
+}
+
+struct code_mapping *tcache_mapping_find(struct tcache *tc, struct code_page *p, uint32_t vpn)
 {
     struct code_mapping *m = p->mappings;
 
     while (m && m->vpn != vpn)
         m = m->next;
-    if (m && m != p->mappings) {
+    if (!m)
+        return NULL;
+    mapping_asked(tc, m);
+    if (m != p->mappings) {
         mapping_unlink(m);
         mapping_link(p, m);
     }
@@ -85,7 +94,7 @@ struct code_mapping *tcache_mapping_find(struct code_page *p, uint32_t vpn)
 static struct code_mapping *mapping_get(struct tcache *tc, uint64_t pfn, uint32_t vpn)
 {
     struct code_page *p = page_get(tc, pfn);
-    struct code_mapping *m = p ? tcache_mapping_find(p, vpn) : NULL;
+    struct code_mapping *m = p ? tcache_mapping_find(tc, p, vpn) : NULL;
 
     if (m || !p)
         return m;
@@ -99,6 +108,7 @@ static struct code_mapping *mapping_get(struct tcache *tc, uint64_t pfn, uint32_
         return NULL;
     }
     *m = (struct code_mapping){ .page = p, .vpn = vpn };
+    mapping_asked(tc, m);
     mapping_link(p, m);
     return m;
 }
@@ -222,6 +232,45 @@ void tcache_pages_remove(struct tcache *tc, struct ccf *c)
 {
     ccf_unlink_page(tc, c, 0);
     ccf_unlink_page(tc, c, 1);
+}
+
+/* From the list of one mapping to that of another one of the same page. */
+static void ccf_relink(struct tcache *tc, struct code_mapping *to, struct ccf *c, int which)
+{
+    struct ccf_in_page *in = &c->page[which];
+    struct code_mapping *from = in->mapping;
+    struct ccf **list = &to->part[ccf_page_part(c, which)];
+    uint64_t pfn = to->page->pfn;
+
+    *in->at = in->next;
+    if (in->next)
+        in->next->page[ccf_which_page(in->next, pfn)].at = in->at;
+    *in = (struct ccf_in_page){ .mapping = to, .next = *list, .at = list };
+    if (in->next)
+        in->next->page[ccf_which_page(in->next, pfn)].at = &in->next;
+    *list = c;
+    to->longest = max_u32(to->longest, from->longest);
+    to->nccfs++;
+    from->nccfs--;
+    mapping_put(tc, from);
+}
+
+bool tcache_pages_move(struct tcache *tc, struct ccf *c, uint32_t vpn)
+{
+    struct code_mapping *first = mapping_get(tc, c->key.pa >> GUEST_PAGE_SHIFT, vpn);
+
+    if (!first)
+        return false;
+    if (has_second(c)) {
+        struct code_mapping *second = mapping_get(tc, c->pfn2, vpn + 1);
+        if (!second) {
+            mapping_put(tc, first);
+            return false;
+        }
+        ccf_relink(tc, second, c, 1);
+    }
+    ccf_relink(tc, first, c, 0);
+    return true;
 }
 
 /* The instruction that has the byte at `ofs` of the CCF. */

@@ -198,6 +198,27 @@ unsigned ccf_insn_at(const struct ccf *ccf, const uint8_t *rip);
 /** The executable range of the whole cache. */
 void tcache_range(const struct tcache *tc, const uint8_t **lo, const uint8_t **hi);
 
+/* ---- for another EIP: move.c ------------------------------------------------------------ */
+
+/** A copy of a CCF's code, or the code itself, about to be made good for another EIP. */
+struct ccf_code {
+    uint8_t *hot, *cold;      /* RW view                                                   */
+    uint32_t delta;           /* new EIP minus old, whole pages                            */
+    bool is_copy;             /* for the CCF that is committed next: then                   */
+    uint32_t apart;           /* so much farther are its parts apart                      */
+};
+void tcache_change_places(struct tcache *tc, const struct ccf_code *code, const uint32_t *places, unsigned nplaces);
+/** Would a target of the CCF wrap if its EIP were `delta` more? Then it would not keep its distance. */
+bool ccf_targets_wrap(const struct ccf *ccf, uint32_t delta);
+/**
+ * The page of `key` is run at a VA page of the present address space. If the cache has its CCFs as run at another
+ * one in the same address space, where it was not asked for them since the last CR3 load, the program that ran
+ * them is most likely gone: those with places are moved, and are CCFs for the new VA.
+ *
+ * @return how many were moved.
+ */
+unsigned tcache_move_page(struct tcache *tc, const struct ccf_key *key) __attribute__((nonnull));
+
 /* ---- chaining ------------------------------------------------------------------------- */
 void tcache_chain(struct tcache *tc, struct ccf_link *link, struct ccf *to);
 /** The same between pages. The caller vouches that `to` is fetched through a mapping that all

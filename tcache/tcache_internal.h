@@ -31,6 +31,7 @@ struct code_mapping {
     uint32_t longest;            /* bytes of a CCF here, at most, in this page */
     struct ccf *part[PAGE_PARTS]; /* by where its first byte in the page is: a store looks at one or two */
     struct ccf *gates;           /* gates hold for any bytes: a store need not look at them */
+    uint32_t cr3, epoch;         /* when it was asked for last: CR3, and epoch of the user jump table */
     struct code_mapping *next, **at; /* or next: the next free one */
 };
 
@@ -62,6 +63,7 @@ struct jump_table {
 };
 
 #define TC_FAR_LISTS 256u
+#define TC_USER 1u /* of jt[]: the user view */
 
 struct tcache {
     struct vcpu *cpu;
@@ -97,9 +99,11 @@ struct ccf **tcache_hash_slot(struct tcache *tc, const struct ccf_key *key) __at
 struct ccf **tcache_twin_slot(struct tcache *tc, const struct ccf_key *key) __attribute__((nonnull));
 bool tcache_pages_add(struct tcache *tc, struct ccf *ccf); /* false: the pool is empty */
 void tcache_pages_remove(struct tcache *tc, struct ccf *ccf);
+/* The CCF, which is no gate, is to be listed as run at `vpn`. false: the pool is empty, and nothing changed. */
+bool tcache_pages_move(struct tcache *tc, struct ccf *ccf, uint32_t vpn);
 struct code_page *tcache_page_find(struct tcache *tc, uint64_t pfn);
 /* The page's CCFs at VA page `vpn`, or NULL. */
-struct code_mapping *tcache_mapping_find(struct code_page *p, uint32_t vpn);
+struct code_mapping *tcache_mapping_find(struct tcache *tc, struct code_page *p, uint32_t vpn);
 /* In which part of that page is it listed? One that ends in the page that it begins in, by way of two VA
  * pages, has bytes at both ends: it is taken for one as long as the page. */
 static inline unsigned ccf_page_part(const struct ccf *c, int which)
@@ -127,6 +131,8 @@ void tcache_park(struct tcache *tc, struct ccf *version);
 /* The CCF's bytes in its first (0) or second (1) page, as offsets in that page. */
 void tcache_span(const struct ccf *c, int which, uint32_t *from, uint32_t *to);
 void tcache_unchain(struct tcache *tc, struct ccf *ccf);
+/* Undo a chain, which there is. */
+void tcache_unchain_link(struct tcache *tc, struct ccf_link *link);
 void tcache_unchain_into(struct tcache *tc, struct ccf *ccf); /* those that lead to it */
 void tcache_jt_drop_ccf(struct tcache *tc, const struct ccf *ccf);
 void tcache_jt_init(struct tcache *tc);

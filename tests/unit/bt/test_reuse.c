@@ -119,6 +119,68 @@ static void a_store_ends_the_copies(void **state)
     run_fixture_free(fx);
 }
 
+/* As if another program ran in the address space that was another's. */
+static void next_program(struct run_fixture *fx)
+{
+    mmu_cr3_loaded(fx->cpu);
+}
+
+/* The page that was run at one VA is run at another one under the same CR3, and no more at the first: its CCFs go
+ * with it, with their chains; those in two pages, too. */
+static void code_of_an_ended_program_moves(void **state)
+{
+    struct run_fixture *fx = run_fixture_new();
+    const struct guest_code *code = sees_eip();
+    const uint32_t start = GUEST_PAGE_SIZE - 0x21; /* an instruction lies in two pages */
+    const uint32_t bases[] = { CODE, ALIAS, ALIAS + 0x10000, CODE, ALIAS, ALIAS + 0x10000 };
+    uint32_t eax = 0;
+
+    (void)state;
+    put_code(fx, CODE + start, *code);
+    alias_code(fx, ALIAS);
+    alias_code(fx, ALIAS + 0x10000);
+    for (unsigned i = 0; i < ARRAY_LEN(bases); i++) {
+        uint64_t moved = fx->cpu->stats.tu_moved, reused = fx->cpu->stats.tu_reused;
+
+        put_u32(fx, DATA + 0x80, 0);
+        run_at(fx, bases[i] + start, code->len);
+        eax = i ? eax : fx->frame.gpr[EAX] - CODE;
+        assert_int_equal(fx->frame.gpr[EAX], bases[i] + eax);
+        assert_int_equal(get_u32(fx, DATA + 0x80), 9);
+        if (i && run_config()->tc_bytes > TCACHE_MIN_BYTES)
+            assert_true(fx->cpu->stats.tu_moved > moved);
+        if (i > 1 && run_config()->mem != MEM_WINDOW && run_config()->tc_bytes > TCACHE_MIN_BYTES)
+            assert_int_equal(fx->cpu->stats.tu_reused, reused);
+        assert_int_equal(tcache_audit(fx->cpu->tc), 0);
+        next_program(fx);
+    }
+    run_fixture_free(fx);
+}
+
+/* Two addresses of one program, both in use: what one took is made again for the other, and a loop of one calls
+ * the other. */
+static void code_at_two_addresses_of_one_program(void **state)
+{
+    struct run_fixture *fx = run_fixture_new();
+    const struct guest_code code = GUEST("mov ecx, 50; xor eax, eax; mov edx, ebx; add edx, 3f - 771b;"
+                                         "1: call 3f; call edx; loop 1b; jmp 4f; 3: inc eax; ret; 4: ud2");
+
+    (void)state;
+    put_code(fx, CODE, code);
+    alias_code(fx, ALIAS);
+    for (unsigned round = 0; round < 8; round++) {
+        uint32_t here = round & 1 ? ALIAS : CODE;
+
+        reset_state(fx);
+        fx->cpu->gpr[EBX] = round & 2 ? CODE : ALIAS;
+        run_to(fx, here, here + code.len - 2);
+        assert_int_equal(fx->frame.gpr[EAX], 100);
+        assert_int_equal(tcache_audit(fx->cpu->tc), 0);
+        next_program(fx);
+    }
+    run_fixture_free(fx);
+}
+
 /* In the lowest page displacements that hold an EIP may be short, and 16-bit targets know no page. */
 static void what_cannot_be_copied_is_translated(void **state)
 {
@@ -147,6 +209,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(code_at_another_address_is_copied),
         cmocka_unit_test(faults_in_a_copy_are_at_its_address),
         cmocka_unit_test(a_store_ends_the_copies),
+        cmocka_unit_test(code_of_an_ended_program_moves),
+        cmocka_unit_test(code_at_two_addresses_of_one_program),
         cmocka_unit_test(what_cannot_be_copied_is_translated),
     };
 
