@@ -149,7 +149,7 @@ def of_results(results):
         body += coherency_view.section(results['logs'])
     body += page.section('How this was measured', page.card('', page.facts([
         ('machine', machine.line(results['host'])),
-        ('boots', '%d of each, interleaved; a boot gives the median of %d rounds' % (results['runs'], results['rounds'])),
+        ('boots', '%d of each, interleaved; a boot gives the lower quartile of %d rounds' % (results['runs'], results['rounds'])),
         ('a round', 'lasts %d ticks of the time-stamp counter at least' % results['ticks']),
         ('command', results['command'])])))
     style, script = (coherency_view.STYLE, coherency_view.SCRIPT) if results.get('logs') else ('', '')

@@ -183,16 +183,17 @@ static void prepare_functions(struct ground *g)
         put_function(g->still + at, at);
 }
 
-/* A function made, run once, and soon made anew as another one. */
+/* A function made, run once, and soon made anew as another one. No two runs make the same. */
 static uint32_t emit_and_run(struct ground *g, uint32_t events)
 {
+    static uint32_t serial;
     uint8_t *code = run_area(g), *to = write_area(g, g->code);
     uint32_t good = 0;
 
-    for (uint32_t i = 0; i < events; i++) {
-        uint32_t at = i * FUNCTION_BYTES % GROUND_BYTES;
-        put_function(to + at, i);
-        good += call(code + at) == (g->is_control ? at : i);
+    for (uint32_t end = serial + events; serial != end; serial++) {
+        uint32_t at = serial * FUNCTION_BYTES % GROUND_BYTES;
+        put_function(to + at, serial);
+        good += call(code + at) == (g->is_control ? at : serial);
     }
     return good;
 }
