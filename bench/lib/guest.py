@@ -79,10 +79,8 @@ def make_initrd(out, files):
     """The base initrd with `files` (see archive) behind it: the kernel unpacks one after the other."""
     with open(base_initrd(), 'rb') as f:
         first = f.read()
-    os.makedirs(os.path.dirname(out), exist_ok=True)
-    with open(out + '.part', 'wb') as f:
+    with open(out, 'wb') as f:
         f.write(first + bytes(-len(first) % 4) + archive(files))
-    os.replace(out + '.part', out)
     return out
 
 

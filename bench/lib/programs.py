@@ -50,18 +50,23 @@ def _digest(parts):
 
 
 def _made(out, stamp, command):
-    """Run `command`, which makes `out`, unless `out` was made with this stamp already."""
+    """Run `command` with a name behind it that it is to make, unless `out` was made with this stamp already.
+
+    The name becomes `out` when it is whole, so that two runs may build at a time."""
     try:
         with open(out + '.stamp') as f:
             if f.read() == stamp and os.path.exists(out):
                 return
     except OSError:
         pass
-    done = subprocess.run(command, capture_output=True, text=True)
+    part = '%s.%d.part' % (out, os.getpid())
+    done = subprocess.run([*command, part], capture_output=True, text=True)
     if done.returncode != 0:
         raise BenchError('cannot build %s: %s' % (os.path.basename(out), (done.stderr.strip().splitlines() or ['no reason given'])[0]))
-    with open(out + '.stamp', 'w') as f:
+    os.replace(part, out)
+    with open(part, 'w') as f:
         f.write(stamp)
+    os.replace(part, out + '.stamp')
 
 
 def build(cc, out, sources, flags=(), placement=0, headers=()):
@@ -79,12 +84,13 @@ def build(cc, out, sources, flags=(), placement=0, headers=()):
             stamp = _digest([*command, path, f.read(), *common])
         objects.append(os.path.join(BUILD, 'objects', '%s-%s.o' % (os.path.basename(path), stamp[:12])))
         stamps.append(stamp)
-        _made(objects[-1], stamp, [*command, '-c', '-o', objects[-1], path])
-    padding = out + '.pad.s'
+        _made(objects[-1], stamp, [*command, path, '-c', '-o'])
+    padding = '%s.%d.s' % (out, os.getpid())
     with open(padding, 'w') as f:
         f.write('.text\n.skip %d, 0x90\n.section .note.GNU-stack,"",@progbits\n' % pad)
     _made(out, _digest([*command, hex(address), str(pad), *stamps]),
-          [*command, '-Wl,-Ttext-segment=0x%x' % address, '-o', out, padding, *objects])
+          [*command, '-Wl,-Ttext-segment=0x%x' % address, padding, *objects, '-o'])
+    os.unlink(padding)
     return out
 
 

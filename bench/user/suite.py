@@ -5,6 +5,7 @@ compares the checksums of all systems. A round uses one of the placements of lib
 """
 import os
 import subprocess
+import tempfile
 
 from lib import guest, programs, results, runs
 from lib.guest import BUILD, BenchError
@@ -57,8 +58,10 @@ def build(chosen, placement):
     generated = os.path.join(BUILD, 'user', 'large.c')
     if 'large' in chosen:
         os.makedirs(os.path.dirname(generated), exist_ok=True)
-        with open(generated, 'w') as f:
+        part = '%s.%d' % (generated, os.getpid())
+        with open(part, 'w') as f:
             subprocess.run([os.path.join(HERE, 'large.py')], stdout=f, check=True)
+        os.replace(part, generated)
     built = {}
     for name in chosen:
         if name in OURS:
@@ -86,11 +89,14 @@ def script(chosen, home, debian, options):
 
 
 class Placement:
-    """Everything that a round in one placement needs: the host's directory and the guests' initrd."""
+    """Everything that a round in one placement needs: a directory on the host and the guests' initrd, under `scratch`."""
 
-    def __init__(self, number, chosen, options):
-        self.home = os.path.join(BUILD, 'user', str(number))
+    def __init__(self, number, chosen, options, scratch):
         built = build(chosen, number)
+        self.home = os.path.join(scratch, 'placement-%d' % number)
+        os.mkdir(self.home)
+        for name, path in built.items():
+            os.symlink(path, os.path.join(self.home, name))
         debian = programs.unpack('user', PACKAGES) if set(chosen) & set(THEIRS) else None
         for name, body in (('corpus', corpus()), ('words.py', open(os.path.join(HERE, 'words.py'), 'rb').read())):
             with open(os.path.join(self.home, name), 'wb') as f:
@@ -102,7 +108,7 @@ class Placement:
         files['bench/guest.sh'] = script(chosen, '/bench', '/bench/debian', options).encode()
         if debian:
             files.update(guest.tree(debian, 'bench/debian'))
-        self.initrd = guest.make_initrd(os.path.join(BUILD, 'user-%d.img' % number), files)
+        self.initrd = guest.make_initrd(os.path.join(self.home, 'initrd'), files)
 
     def measure(self, system, options):
         """-> {name: guest.Measured}, in the order of the script"""
@@ -119,12 +125,20 @@ class Placement:
 
 def run(options):
     """-> the suites: steady state in processor time, the same by each machine's clock, and first repetitions"""
-    chosen, checksums = names(options), {}
+    chosen = names(options)
     if not chosen:
         return []
-    used = [Placement(i, chosen, options) for i in range(min(options.rounds, len(programs.PLACEMENTS)))]
+    with tempfile.TemporaryDirectory(prefix='ringdown-bench-') as scratch:
+        rows, checksums = measure(chosen, options, scratch)
+    return suites(chosen, options.systems(SYSTEMS), rows, checksums)
 
-    def measure(system, number):
+
+def measure(chosen, options, scratch):
+    """-> ({(name, clock): {system: samples}}, {name: checksum})"""
+    checksums = {}
+    used = [Placement(i, chosen, options, scratch) for i in range(min(options.rounds, len(programs.PLACEMENTS)))]
+
+    def one(system, number):
         found = used[number % len(used)].measure(system, options)
         if list(found) != chosen:
             raise BenchError('%s: not all rows came: %s' % (system, ', '.join(found)))
@@ -132,9 +146,10 @@ def run(options):
             if checksums.setdefault(name, m.checksum) != m.checksum:
                 raise BenchError('%s on %s: checksum %s, elsewhere %s' % (name, system, m.checksum, checksums[name]))
         return {(name, clock): getattr(m, clock) for name, m in found.items() for clock in ('cpu', 'elapsed', 'first')}
-    systems = options.systems(SYSTEMS)
-    rows = runs.interleave(systems, options.rounds, measure, options.say)
+    return runs.interleave(options.systems(SYSTEMS), options.rounds, one, options.say), checksums
 
+
+def suites(chosen, systems, rows, checksums):
     def targets(name):
         return [results.Target('ringdown', LIMIT_INTERP if name == 'interp' else LIMIT_NATIVE, 'native'),
                 results.Target('qemu', LIMIT_QEMU, 'ringdown', at_least=True)]

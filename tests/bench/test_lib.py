@@ -4,12 +4,14 @@ import html.parser
 import math
 import os
 import re
+import subprocess
 import sys
 import tempfile
+import time
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', '..', 'bench'))
-from lib import machine, report, results, runs, stats, svg, text  # noqa: E402
+from lib import guest, machine, report, results, runs, stats, svg, text  # noqa: E402
 
 
 class Statistics(unittest.TestCase):
@@ -104,8 +106,44 @@ class Text(unittest.TestCase):
         self.assertIn('ringdown/native <= 1.3 reached', line)
         self.assertIn('qemu/ringdown >= 6 missed?', line)
 
+    def test_bounds_have_units(self):
+        self.assertEqual(text.bound(results.Target('a', 10e6), 'ns'), 'a <= 10.0 ms')
+        self.assertEqual(text.bound(results.Target('a', 3, 'b', at_least=True, goal=True), 'ns'), 'goal a/b >= 3')
+
     def test_markdown_is_rectangular(self):
         self.assertEqual({l.count('|') for l in text.markdown(suite()).splitlines()}, {8})
+
+
+class Guests(unittest.TestCase):
+    def test_the_archive_is_what_cpio_reads(self):
+        with tempfile.TemporaryDirectory() as d:
+            path = os.path.join(d, 'odd')
+            with open(path, 'wb') as f:
+                f.write(b'12345')
+            os.symlink('odd', os.path.join(d, 'link'))
+            archive = guest.archive({**guest.tree(d, 'a/b'), 'run.sh': b'echo'})
+            listed = subprocess.run(['cpio', '--quiet', '-itvn'], input=archive, capture_output=True, check=True).stdout.decode()
+            found = {line.split()[8]: (line.split()[0], line.split()[4]) for line in listed.splitlines()}
+            self.assertEqual(found, {'a': ('drwxr-xr-x', '0'), 'a/b': ('drwxr-xr-x', '0'), 'a/b/odd': ('-rw-r--r--', '5'),
+                                     'a/b/link': ('lrwxrwxrwx', '3'), 'run.sh': ('-rwxr-xr-x', '4')})
+            out = subprocess.run(['cpio', '--quiet', '-i', '--to-stdout', 'a/b/odd', 'run.sh'], input=archive, capture_output=True)
+            self.assertEqual(out.stdout, b'12345echo')
+
+    def test_processor_time_is_the_hosts_for_a_guest(self):
+        row = 'sieve 10 0x5 1000 1100 9000'.split()
+        self.assertEqual(vars(guest.Measured(row, 5e6)), dict(checksum='0x5', cpu=5e5, elapsed=1100, first=9000))
+        self.assertEqual(guest.Measured(row).cpu, 1000)
+
+    def test_a_row_without_its_marks_is_an_error(self):
+        self.assertRaises(guest.BenchError, guest.Boot('row a 1 0 1 1 1\n', 1, 1, {}, 1).measured)
+
+    def test_processor_time_goes_on_while_a_process_computes(self):
+        with subprocess.Popen([sys.executable, '-c', 'while True: pass']) as child:
+            before, deadline = guest.cpu_ns([child.pid]), time.monotonic() + 30
+            while guest.cpu_ns([child.pid]) - before < 50e6 and time.monotonic() < deadline:
+                time.sleep(.01)
+            child.kill()
+        self.assertLess(time.monotonic(), deadline)
 
 
 class Parser(html.parser.HTMLParser):

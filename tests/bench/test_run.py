@@ -56,6 +56,19 @@ class Smoke(unittest.TestCase):
             self.assertIn('<svg', open(files[1]).read())
             self.assertEqual(run('--show', files[0]).stdout, done.stdout)
 
+    def test_system_workloads(self):
+        with tempfile.TemporaryDirectory() as d:
+            path = os.path.join(d, 'r.json')
+            done = run('--suite', 'system', '--only', 'pipe,find,fault-cow', '--rounds', '1', '--quick', '--warm-ms', '1',
+                       '--measure-ms', '1', '--quiet', '--json', path)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            with open(path) as f:
+                suites = {s['name']: s for s in json.load(f)['suites']}
+            self.assertEqual([r['name'] for r in suites['system']['rows']], ['fault-cow', 'pipe', 'find'])
+            for row in suites['system']['rows'] + suites['system-elapsed']['rows']:
+                self.assertEqual(sorted(row['samples']), ['qemu', 'ringdown'])
+                self.assertTrue(all(100 < ns < 100e9 for samples in row['samples'].values() for ns in samples), row)
+
 
 if __name__ == '__main__':
     unittest.main()
