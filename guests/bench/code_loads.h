@@ -39,6 +39,7 @@ void loads_say(const char *text);
  *     load=NAME     this one (otherwise: none)
  *     control       the same stores and calls, but what is run is not what is written
  *     ticks=N       TSC ticks that a round lasts at least
+ *     warm=N      TSC ticks that rounds go on at least before the first that counts
  *     rounds=N      rounds, each a line "time NAME EVENTS TICKS", ticks in hexadecimal
  *
  * The first and the last line are "clock TICKS", from which the reader knows what a tick is; before the

@@ -106,23 +106,41 @@ static bool run_round(const struct code_load *l, struct ground *g, uint32_t even
     return false;
 }
 
-static bool measure(const struct code_load *l, struct ground *g, uint32_t least_ticks, uint32_t rounds)
+/* What the words ask for. */
+struct plan {
+    uint32_t ticks, warm, rounds;
+};
+
+/* As many events as last long enough, three times in a row, lest something else took so long; and then what warms
+ * up: hot code and pages have moved to where they are to be. @return 0: a value was wrong. */
+static uint32_t prepare(const struct code_load *l, struct ground *g, const struct plan *plan, uint32_t *total)
 {
-    uint32_t events = 1, total = 0, long_enough = 0;
-    uint64_t ticks;
+    uint32_t events = 1, long_enough = 0;
+    uint64_t ticks, warm = 0;
 
     l->prepare(g);
-    for (;;) { /* three times, lest something else took so long; also what warms it up */
+    while (long_enough < 3 || warm < plan->warm) {
         if (!run_round(l, g, events, &ticks))
-            return false;
-        total += events;
-        long_enough = ticks >= least_ticks || events >= 1u << 28 ? long_enough + 1 : 0;
+            return 0;
+        *total += events;
+        warm += ticks;
         if (long_enough == 3)
-            break;
+            continue;
+        long_enough = ticks >= plan->ticks || events >= 1u << 28 ? long_enough + 1 : 0;
         if (!long_enough)
             events *= 2;
     }
-    for (uint32_t i = 0; i < rounds; i++) {
+    return events;
+}
+
+static bool measure(const struct code_load *l, struct ground *g, const struct plan *plan)
+{
+    uint32_t total = 0, events = prepare(l, g, plan, &total);
+    uint64_t ticks;
+
+    if (!events)
+        return false;
+    for (uint32_t i = 0; i < plan->rounds; i++) {
         if (!run_round(l, g, events, &ticks))
             return false;
         total += events;
@@ -143,7 +161,8 @@ static bool measure(const struct code_load *l, struct ground *g, uint32_t least_
 bool loads_measure(struct ground *g, const char *words)
 {
     const char *name = word_after(words, "load=");
-    uint32_t ticks = number_after(words, "ticks=", 50u << 20), rounds = number_after(words, "rounds=", 3);
+    struct plan plan = { .ticks = number_after(words, "ticks=", 1u << 20), .warm = number_after(words, "warm=", 0),
+                         .rounds = number_after(words, "rounds=", 3) };
     bool good = true, found = !name;
 
     g->is_control = word_after(words, "control") != NULL;
@@ -151,7 +170,7 @@ bool loads_measure(struct ground *g, const char *words)
     for (unsigned i = 0; name && i < code_load_count; i++)
         if (is_word(name, code_loads[i].name) && (g->map_page || !code_loads[i].needs_map)) {
             found = true;
-            good = measure(&code_loads[i], g, ticks, rounds) && good;
+            good = measure(&code_loads[i], g, &plan) && good;
         }
     if (!found)
         loads_say("FAIL no such workload here\n");
