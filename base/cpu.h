@@ -170,6 +170,7 @@ struct vcpu {
     bool has_breakpoints;   /* DR7 enables one on instructions or data                    */
     bool resumes;           /* the next instruction meets no instruction breakpoint (RF)  */
     bool a20_off;
+    uint32_t code_stores;   /* stores that hit translated code: a REP that sees it move looks again */
     bool no_shortcuts;      /* interrupts and IRET always go the long way (inline=off)   */
     uint64_t system_base;   /* tables of the supervisor view, whatever the CPL           */
     uint64_t tsc_offset;    /* guest TSC = host TSC + offset, or the instruction clock   */

@@ -262,6 +262,7 @@ static unsigned code_written(struct vcpu *cpu, gpa_t pa, uint32_t len, bool is_m
             event_note(cpu->bt, CAUSE_MOVED, pa, n, &before);
         }
         touched += hit;
+        cpu->code_stores += hit != 0;
         pa.v += n;
         len -= n;
     }

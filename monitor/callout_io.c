@@ -189,6 +189,7 @@ static enum exit_reason io_string(struct vcpu *cpu, uint64_t arg,
                            .port = (uint16_t)cpu->gpr[EDX],
                            .mask = carg_asize(arg) == 2 ? 0xffffu : UINT32_MAX };
     bool repeats = carg_rep(arg) != REP_NONE, a20_off = cpu->a20_off;
+    uint32_t code_stores = cpu->code_stores;
     enum x86_rc rc;
 
     s.step = cpu->eflags_df ? 0u - s.size : s.size;
@@ -203,7 +204,7 @@ static enum exit_reason io_string(struct vcpu *cpu, uint64_t arg,
             cpu->gpr[ECX] = masked(cpu->gpr[ECX], cpu->gpr[ECX] - 1, s.mask);
         if (!repeats || !(cpu->gpr[ECX] & s.mask))
             return wants_dispatcher(cpu) || cpu->a20_off != a20_off ? end_dispatch_next(cpu) : EXIT_RESUME;
-        if (must_make_way(cpu) || wants_dispatcher(cpu))
+        if (must_make_way(cpu) || wants_dispatcher(cpu) || cpu->code_stores != code_stores) /* it may be another now */
             return end_repeating(cpu); /* EIP is still that of the instruction: it goes on there */
     }
 }

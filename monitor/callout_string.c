@@ -10,6 +10,11 @@
  * pages) a run is one element, done by mmu_read and mmu_write; RAM pages that are
  * traced take one store of many bytes where the order within it can't be seen.
  *
+ * An element that changes the instruction itself is the last of its run, and the
+ * instruction is fetched again, as processors do it: a store that hit translated code
+ * shows in vcpu->code_stores, one to a page that is not traced (coherency=check) is
+ * recognised by its address.
+ *
  * ECX, ESI and EDI are updated after each run, hence exact when a fault or an
  * interrupt ends the instruction early: it goes on from there when it is run again.
  * CMPS and SCAS change flags only when they are through (SDM vol. 2B, "REP": a fault
@@ -33,6 +38,7 @@ struct string_op {
     bool down;     /* DF                                      */
     uint32_t most; /* elements a run may have                 */
     uint8_t rep;   /* enum carg_rep                           */
+    uint32_t code_stores; /* of the vCPU, when it began       */
 };
 
 /** Elements of one operand that can be treated alike. */
@@ -52,7 +58,8 @@ static struct string_op string_op(struct vcpu *cpu, uint64_t arg)
                                .down = cpu->eflags_df,
                                /* a trap after each element, or each one's alignment checked */
                                .most = cpu->mode & (MODE_STEP | MODE_ALIGN) ? 1 : UINT32_MAX,
-                               .rep = (uint8_t)carg_rep(arg) };
+                               .rep = (uint8_t)carg_rep(arg),
+                               .code_stores = cpu->code_stores };
 }
 
 /* ---- registers ---------------------------------------------------------------------- */
@@ -87,7 +94,7 @@ static void count_down(const struct string_op *s, uint32_t count)
  */
 static bool must_yield(const struct string_op *s)
 {
-    return must_make_way(s->cpu);
+    return must_make_way(s->cpu) || s->cpu->code_stores != s->code_stores;
 }
 
 /* ---- runs ------------------------------------------------------------------------------ */
@@ -126,6 +133,31 @@ static enum x86_rc run_linear(const struct string_op *s, enum seg_id seg, uint32
     return rc;
 }
 
+/* Do `count` elements from `first` on have a byte in the `len` bytes at `at`? Distances are modulo the address space. */
+static bool overlaps(const struct string_op *s, uint32_t first, uint32_t count, uint32_t at, uint32_t len)
+{
+    uint32_t low = s->down ? first - (count - 1) * s->size : first;
+
+    return at - low < count * s->size || low - at < len;
+}
+
+static bool overlaps_itself(const struct string_op *s, gva_t first, uint32_t count)
+{
+    const struct vcpu *cpu = s->cpu;
+
+    return overlaps(s, first.v, count, cpu->segs[SEG_CS].base + cpu->eip, cpu->next_eip - cpu->eip);
+}
+
+/* A store run that goes over the instruction itself is one element, and the last one if it hits. */
+static void stop_at_itself(const struct string_op *s, struct run *run)
+{
+    if (__builtin_expect(!overlaps_itself(s, run->va, run->count), 1))
+        return;
+    run->count = 1;
+    if (overlaps_itself(s, run->va, 1))
+        s->cpu->code_stores++;
+}
+
 /*
  * Find the run that `reg` points to, at most `want` elements.
  * @return X86_OK, or the fault that the first element earns.
@@ -150,6 +182,8 @@ static enum x86_rc find_run(const struct string_op *s, enum seg_id seg, enum gpr
         return rc;
     run->hva = hva.p;
     run->count = hva.p ? count : 1;
+    if (access == ACC_WRITE)
+        stop_at_itself(s, run);
     return X86_OK;
 }
 
@@ -197,12 +231,16 @@ static enum x86_rc read_element(const struct string_op *s, const struct run *run
 
 /*
  * A store run that could not be accessed directly because its page is traced RAM: how many
- * elements may be stored at once? 1 when it is anything else. *pa is that of the first element.
+ * elements may be stored at once? 1 when it is anything else, or the instruction lies in the same page. *pa is that
+ * of the first element.
  */
 static uint32_t traced_count(const struct string_op *s, const struct run *run, uint32_t want, gpa_t *pa)
 {
+    const struct vcpu *cpu = s->cpu;
     struct walk w;
     uint32_t count = run_length(s, run->va.v, offset(s, EDI), want);
+    bool is_global;
+    gpa_t itself;
     gva_t va;
 
     if (count < 2 || s->down)
@@ -211,6 +249,9 @@ static uint32_t traced_count(const struct string_op *s, const struct run *run, u
         mmu_is_watched(s->cpu->mmu, run->va))
         return 1;
     if (run_linear(s, SEG_ES, offset(s, EDI), count, ACC_WRITE, &va) != X86_OK)
+        return 1;
+    if (mmu_fetch(s->cpu, gva(cpu->segs[SEG_CS].base + cpu->eip), &itself, &is_global) != X86_OK ||
+        gpa_page(itself) == gpa_page(w.pa) || overlaps_itself(s, run->va, count))
         return 1;
     *pa = w.pa;
     return count;

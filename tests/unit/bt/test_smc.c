@@ -152,6 +152,20 @@ static void call_that_writes_the_code_it_calls(void **state)
     run_fixture_free(fx);
 }
 
+/* REP STOSB that makes itself NOP and STOSB: between two iterations the instruction is fetched anew. */
+static void repeated_store_over_itself(void **state)
+{
+    struct run_fixture *fx = run_fixture_new();
+
+    (void)state;
+    for (int round = 0; round < 6; round++) {
+        start(fx);
+        run_code(fx, GUEST("mov edi, " AT("1f") "; mov ecx, 4; mov al, 0x90; 1: rep stosb; nop; nop; nop; nop"));
+        assert_int_equal(fx->frame.gpr[ECX], 3);
+    }
+    run_fixture_free(fx);
+}
+
 static void loop_that_counts_in_its_own_immediate(void **state)
 {
     struct run_fixture *fx = run_fixture_new();
@@ -667,6 +681,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(next_instruction_sees_the_store),
         cmocka_unit_test(call_that_writes_the_code_it_calls),
+        cmocka_unit_test(repeated_store_over_itself),
         cmocka_unit_test(loop_that_counts_in_its_own_immediate),
         cmocka_unit_test(data_beside_code_does_not_stop_it),
         cmocka_unit_test(code_on_the_stack),
