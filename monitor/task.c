@@ -84,7 +84,8 @@ static void parse32(const uint8_t *tss, struct task_state *t)
     t->ldt = (uint16_t)load16(tss + TSS32_LDT);
 }
 
-/* Upper halves of the registers are undefined in the SDM: zero. FS and GS become null. */
+/* Upper halves of the registers "are modified and not maintained" (SDM vol. 3A, "16-Bit Task-State Segment (TSS)"):
+ * zero. FS and GS become null. */
 static void parse16(const uint8_t *tss, struct task_state *t)
 {
     const uint8_t *p = tss + TSS16_IP;
