@@ -7,6 +7,7 @@ an event to be; it is there to prove the guest.
 """
 import os
 import re
+import shlex
 import statistics
 import sys
 
@@ -109,11 +110,22 @@ def parse(lines, who):
     return found
 
 
+class Ringdown(machines.Ringdown):
+    """With the further arguments of --ringdown-args."""
+
+    def __init__(self, options, accel):
+        super().__init__(options.ringdown, accel)
+        self.arguments = shlex.split(getattr(options, 'ringdown_args', ''))
+
+    def command(self, *args):
+        return super().command(*args) + self.arguments
+
+
 def systems(options):
     """-> {name: machine}; the first is the one that targets are judged by."""
     found = {}
     for accel in getattr(options, 'accel', None) or ['']:
-        found['ringdown' + (' ' + accel if accel else '')] = machines.Ringdown(options.ringdown, accel or None)
+        found['ringdown' + (' ' + accel if accel else '')] = Ringdown(options, accel or None)
     if not options.no_qemu:
         found['qemu'] = machines.Qemu()
     if getattr(options, 'bochs', False):
