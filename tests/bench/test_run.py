@@ -34,6 +34,11 @@ class Usage(unittest.TestCase):
             done = run('--show', path)
             self.assertEqual((done.returncode, done.stderr.count('\n')), (1, 1), done.stderr)
 
+    def test_a_suite_that_fails_is_one_line_and_status_1(self):
+        done = run('--suite', 'user,system', '--only', 'sieve,pipe', '--no-qemu', '--rounds', '1', '--quiet', '--ringdown', 'false')
+        self.assertEqual((done.returncode, done.stdout, done.stderr.count('\n')), (1, '', 2), done.stderr)
+        self.assertTrue(all(line.startswith('run: suite ') for line in done.stderr.splitlines()), done.stderr)
+
     def test_suites_are_listed(self):
         self.assertIn('user ', run('--suite', 'list').stdout)
 
