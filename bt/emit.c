@@ -150,7 +150,8 @@ void e_op_rm(struct emit *e, unsigned flags, unsigned opcode, unsigned reg, stru
         rex |= (unsigned)(m.index >> 3) << 1;
     pen_down(&pen, e);
     if (m.window) {
-        byte(&pen, 0x65);
+        if (!e->linear_window)
+            byte(&pen, 0x65);
         byte(&pen, 0x67);
     }
     put_opcode(&pen, flags, opcode, rex);

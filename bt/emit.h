@@ -19,6 +19,7 @@ enum host_reg {
 struct emit {
     uint8_t *start, *p, *end;
     bool overflow;
+    bool linear_window;        /* the window is at address 0: no gs: */
 };
 
 /** A host memory operand. */
@@ -26,7 +27,7 @@ struct hmem {
     enum host_reg base, index; /* H_NONE: absent */
     uint8_t scale_log2;
     int32_t disp;
-    bool window;               /* gs: and 67h: an address in the guest's window */
+    bool window;               /* 67h, and gs: unless it is linear: an address in the guest's window */
 };
 
 /** Parts of an instruction besides its opcode byte. */

@@ -273,8 +273,8 @@ static void start(struct xlate *x, struct bt *bt, const struct ccf_key *key, con
     x->bt = bt;
     x->cpu = bt->cpu;
     x->d = &bt->draft;
-    x->hot = (struct emit){ room->hot, room->hot, room->hot_end, false };
-    x->cold = (struct emit){ room->cold, room->cold, room->cold_end, false };
+    x->hot = (struct emit){ room->hot, room->hot, room->hot_end, false, bt->host.linear_window };
+    x->cold = (struct emit){ room->cold, room->cold, room->cold_end, false, bt->host.linear_window };
     x->e = &x->hot;
     x->is_cold = x->ends = x->straddles = false;
     x->mode = key->mode;
@@ -476,7 +476,7 @@ void verify_draft(struct bt *bt, const struct tcache_room *room)
         .consts = consts, .nconsts = d->nconsts,
         .entries = entries, .nentries = ARRAY_LEN(entries), .work = bt->verify_work,
         .source = { bt->xl.checked[0], bt->xl.checked[1] }, .source_len = { first, d->guest_len - first },
-        .allow_window = bt->xl.use_window,
+        .allow_window = bt->xl.use_window, .linear_window = bt->host.linear_window,
     };
 
     if (verify_ccf(&in, &err))

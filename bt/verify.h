@@ -38,7 +38,8 @@ struct verify_input {
     unsigned nconsts;
     const uint8_t *source[2]; /* guest memory that it may load from, at these host addresses  */
     uint32_t source_len[2];
-    bool allow_window;        /* gs: operands with 32-bit addresses are proven by the window */
+    bool allow_window;        /* operands in the window are proven by it: 32-bit addresses with gs:, */
+    bool linear_window;       /* or, where the window is at address 0, with a segment of base 0 */
     struct verify_work *work; /* verify_work_bytes() of memory; contents don't matter  */
 };
 

@@ -155,12 +155,13 @@ static bool check_guest_memory(struct verify_work *v, const ZydisDecodedOperand 
 bool verify_check_memory(struct verify_work *v, const struct host_insn *h, const ZydisDecodedOperand *op,
                          uint32_t bytes, bool reads, bool writes)
 {
-    bool is_window = op->mem.segment == ZYDIS_REGISTER_GS;
+    bool has_gs = op->mem.segment == ZYDIS_REGISTER_GS;
+    bool is_short = h->zi.address_width == 32;
 
-    if (is_window)
-        return v->in->allow_window && h->zi.address_width == 32 ? true : bad(v, "leaves the window");
     if (op->mem.segment == ZYDIS_REGISTER_FS)
         return bad(v, "uses FS");
+    if (has_gs || (is_short && v->in->linear_window))
+        return v->in->allow_window && is_short && has_gs != v->in->linear_window ? true : bad(v, "leaves the window");
     if (h->zi.address_width != 64)
         return bad(v, "truncates a host address");
     if (op->mem.base == ZYDIS_REGISTER_R15) {

@@ -19,6 +19,9 @@ struct vcpu;
 /** What the host's processor offers, after `host=` was applied. */
 struct host_features {
     bool bmi2, lahf64, fsgsbase, erms;
+    /* The selected window is at address 0, 4 GiB long, so a 67h prefix alone keeps an operand in it; otherwise
+     * windows are anywhere, and gs: is relative to the selected one. */
+    bool linear_window;
 };
 
 /* ---- log and the end ------------------------------------------------------- */
@@ -57,7 +60,8 @@ void platform_window_free(uint8_t *base);
 /** Map `bytes` of guest RAM at RAM offset `ram_ofs` to window address `va`. 0 or -errno. */
 int platform_window_map(uint8_t *base, uint32_t va, uint64_t ram_ofs, uint32_t bytes, bool writable);
 int platform_window_unmap(uint8_t *base, uint32_t va, uint64_t bytes);
-/** Make `base` the host GS base, which window operands of translated code are relative to. */
+/** Translated code's window operands go to the window at `base` from now on: it becomes the host's GS base, or
+ *  appears at address 0 (linear_window). Faults in it are reported with `base` added either way. */
 void platform_window_select(struct vcpu *cpu, uint64_t base);
 /** Most mappings the host grants us for windows, after our own needs. */
 uint32_t platform_window_vma_budget(void);

@@ -64,6 +64,16 @@ int paging_back(uint64_t va, uint64_t bytes, uint64_t alias);
 uint64_t paging_unmap(uint64_t va, uint64_t bytes, bool give);
 /** Show `bytes` of what is mapped at `from` at `va`, which may show something else so far. 0 or -errno. */
 int paging_show(uint64_t va, uint64_t from, uint64_t bytes, bool writable);
+#define WINDOWS_MAX   32u
+#define WINDOW_BYTES  (1ull << 32)
+#define WINDOW_STRIDE (2 * WINDOW_BYTES) /* what lies between two is never mapped */
+/** A tree of tables in which window `i` (at WINDOWS + i * WINDOW_STRIDE) is at address 0 as well. It stays. 0 or
+ *  -ENOMEM. */
+int paging_tree(unsigned i);
+/** Use window i's tree. */
+void paging_select(unsigned i);
+/** Where the window that is at address 0 is otherwise; 0 without one. */
+uint64_t paging_window(void);
 /** The machine address behind va, 0 when nothing is mapped. */
 uint64_t paging_pa(uint64_t va);
 

@@ -16,9 +16,6 @@
 
 #define RESERVATIONS_MAX 64u
 #define GUARDS_MAX       16u
-#define WINDOWS_MAX      32u
-#define WINDOW_BYTES     (1ull << 32)
-#define WINDOW_STRIDE    (2 * WINDOW_BYTES) /* what lies between two is never mapped: guards */
 #define ZERO_BY_STORE_BYTES (64u << 10)
 
 /* Ring 0 reads these in a fault; ring 1 changes them outside of faults. */
@@ -205,11 +202,18 @@ void ring1_ram_clear(void)
 
 /* ---- windows ----------------------------------------------------------------------------------------- */
 
+static unsigned window_at(uint64_t base)
+{
+    return (unsigned)((base - WINDOWS) / WINDOW_STRIDE);
+}
+
 uint8_t *platform_window_new(void)
 {
     for (unsigned i = 0; i < WINDOWS_MAX; i++) {
         if (window_used[i])
             continue;
+        if (nucleus(NUC_TREE, i, 0, 0, 0) < 0)
+            return NULL;
         window_used[i] = true;
         return pointer_to(WINDOWS + i * WINDOW_STRIDE);
     }
@@ -221,7 +225,7 @@ void platform_window_free(uint8_t *base)
     if (!base)
         return;
     nucleus(NUC_UNMAP, address_of(base), WINDOW_BYTES, false, 0);
-    window_used[(address_of(base) - WINDOWS) / WINDOW_STRIDE] = false;
+    window_used[window_at(address_of(base))] = false;
 }
 
 int platform_window_map(uint8_t *base, uint32_t va, uint64_t ram_ofs, uint32_t bytes, bool writable)
@@ -242,7 +246,7 @@ int platform_window_unmap(uint8_t *base, uint32_t va, uint64_t bytes)
 void platform_window_select(struct vcpu *cpu, uint64_t base)
 {
     (void)cpu;
-    nucleus(NUC_GS_BASE, base, 0, 0, 0);
+    nucleus(NUC_SELECT, window_at(base), 0, 0, 0);
 }
 
 /* Page tables have no limit of runs; what bounds them is what bounds mmu/window.c otherwise. */

@@ -22,7 +22,8 @@ enum nucleus_call {
     NUC_SHOW,     /* (VA, VA of backed memory, bytes, writable): a second mapping -> 0, -errno */
     NUC_TIMER,    /* (nanoseconds from now): an interrupt, sooner if the timer has no such range */
     NUC_WAIT,     /* (nanoseconds): until an event; returns at once when one is there          */
-    NUC_GS_BASE,  /* (base)                                                                    */
+    NUC_TREE,     /* (window): its own page tables, with it at address 0 -> 0 or -ENOMEM       */
+    NUC_SELECT,   /* (window): that one is at address 0                                        */
     NUC_CMOS,     /* (register) -> byte                                                        */
     NUC_EXIT,     /* (status): the end of the machine                                          */
     NUC_COUNT,

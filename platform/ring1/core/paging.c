@@ -7,6 +7,7 @@
 #include "platform/ring1/core/core.h"
 
 #include "base/string.h"
+#include "base/types.h"
 #include "platform/ring1/core/errno.h"
 #include "platform/ring1/core/machine.h"
 
@@ -15,6 +16,11 @@
 
 extern const uint8_t image_text_end[], image_rodata_end[], image_end[], image_base[];
 extern const uint8_t library_start[], library_text[], library_text_end[], library_data[], library_end[];
+
+/* For each window a tree whose upper half is everybody's and whose lowest 4 GiB are the window's page directories; one
+ * more without any. */
+static uint64_t window_tree[WINDOWS_MAX];
+static uint64_t selected; /* where the window at address 0 is otherwise; 0: none */
 
 static uint64_t *table(uint64_t entry)
 {
@@ -141,6 +147,14 @@ static void give_entry(uint64_t entry, unsigned level)
         frame_give(p);
 }
 
+/* A window's page has two addresses while the window is selected. */
+static void flush(uint64_t va)
+{
+    flush_page(va);
+    if (selected && va - selected < WINDOW_BYTES)
+        flush_page(va - selected);
+}
+
 /* Where tables are absent, whole regions are stepped over. */
 uint64_t paging_unmap(uint64_t va, uint64_t bytes, bool give)
 {
@@ -164,7 +178,7 @@ uint64_t paging_unmap(uint64_t va, uint64_t bytes, bool give)
             *entry = 0;
             mapped += step;
             if (++nflush < FLUSH_ALL_AT)
-                flush_page(va);
+                flush(va);
             if (give)
                 give_entry(was, level);
         }
@@ -186,11 +200,71 @@ int paging_show(uint64_t va, uint64_t from, uint64_t bytes, bool writable)
         if (!paging_map(va + done, pa, PG_NX | (writable ? PG_W : 0)))
             return -ENOMEM;
         if (bytes <= FLUSH_ALL_AT * MACHINE_PAGE)
-            flush_page(va + done);
+            flush(va + done);
     }
     if (bytes > FLUSH_ALL_AT * MACHINE_PAGE)
         write_cr3(read_cr3());
     return 0;
+}
+
+/* ---- windows ---------------------------------------------------------------------------------- */
+
+#define UPPER_HALF 256u /* entries of the top table: everything but the guest's addresses */
+#define PER_WINDOW 4u   /* page directories                                               */
+
+static uint64_t tree_of(const uint64_t *top)
+{
+    return (uint64_t)(uintptr_t)top - PHYSMAP;
+}
+
+int paging_tree(unsigned i)
+{
+    const uint64_t *base = table(read_cr3());
+    uint64_t at = WINDOWS + i * WINDOW_STRIDE, top = 0, low = 0;
+
+    if (window_tree[i])
+        return 0;
+    if (!memory_has(0))
+        return -ENOMEM;
+    uint64_t *tree = new_table(&top), *directories = tree ? new_table(&low) : NULL;
+    if (!directories)
+        return -ENOMEM;
+    for (unsigned n = 0; n < PER_WINDOW; n++) {
+        unsigned level = 1;
+        if (!find(at + ((uint64_t)n << 30), &level, true)) /* the directory comes to be on the way */
+            return -ENOMEM;
+        level = 2;
+        directories[n] = *find(at + ((uint64_t)n << 30), &level, false);
+    }
+    memcpy(tree + UPPER_HALF, base + UPPER_HALF, UPPER_HALF * sizeof *tree);
+    tree[0] = low;
+    window_tree[i] = tree_of(tree);
+    return 0;
+}
+
+void paging_select(unsigned i)
+{
+    if (!window_tree[i])
+        return;
+    write_cr3(window_tree[i]);
+    selected = WINDOWS + i * WINDOW_STRIDE;
+}
+
+uint64_t paging_window(void)
+{
+    return selected;
+}
+
+/* The top tables are copies, so what they lead to must be there before the first copy is made. */
+static void make_upper_tables(void)
+{
+    static const uint64_t at[] = { PHYSMAP, GUEST_RAM, ARENA, CODE_RW, WINDOWS };
+
+    for (unsigned i = 0; i < ARRAY_LEN(at); i++) {
+        unsigned level = 2;
+        if (!find(at[i], &level, true))
+            core_panic(NULL, "this machine has too little memory");
+    }
 }
 
 /* ---- the beginning -------------------------------------------------------------------------- */
@@ -228,5 +302,6 @@ void paging_init(void)
     set_rights(library_text, library_text_end, 0);
     set_rights(library_text_end, library_end, PG_NX);
     set_rights(library_data, library_end, PG_W | PG_NX);
+    make_upper_tables();
     write_cr3(read_cr3());
 }

@@ -75,7 +75,7 @@ static bool fault_in_translated_code(struct trap_frame *f, uint64_t address)
     }
     signal_of((unsigned)f->vector, &cpu->host_signal, &cpu->host_code);
     cpu->host_rip = f->rip;
-    cpu->host_addr = address;
+    cpu->host_addr = f->vector == EXC_PF && address < ARENA ? address + paging_window() : address;
     cpu->host_is_write = f->vector == EXC_PF && (f->error & PF_WR);
     f->rip = core_world.exit_stub;
     f->rflags &= ~(uint64_t)(HOST_EFL_TF | HOST_EFL_RF);
@@ -135,8 +135,11 @@ static int64_t call(const struct trap_frame *f)
         timer_start(f->rdi);
         __asm__ volatile("sti; hlt; cli" : : : "memory");
         return 0;
-    case NUC_GS_BASE:
-        write_msr(MSR_GS_BASE, f->rdi);
+    case NUC_TREE:
+        return f->rdi < WINDOWS_MAX ? paging_tree((unsigned)f->rdi) : -EINVAL;
+    case NUC_SELECT:
+        if (f->rdi < WINDOWS_MAX)
+            paging_select((unsigned)f->rdi);
         return 0;
     case NUC_CMOS:
         return cmos_read((uint8_t)f->rdi);

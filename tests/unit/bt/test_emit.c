@@ -21,7 +21,7 @@ static ZydisDecodedOperand operand[ZYDIS_MAX_OPERAND_COUNT];
 static struct emit fresh(void)
 {
     memset(buf, 0xcc, sizeof buf);
-    return (struct emit){ buf, buf, buf + sizeof buf, false };
+    return (struct emit){ buf, buf, buf + sizeof buf, false, false };
 }
 
 /* Decode what was written, the whole of it and nothing else. */

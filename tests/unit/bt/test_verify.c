@@ -27,7 +27,7 @@ struct code {
     struct emit hot, cold;
     uint32_t entries[4];
     unsigned nentries;
-    bool allow_window;
+    bool allow_window, linear_window;
 };
 
 #define SOURCE ((const uint8_t *)0x7000000000)
@@ -64,6 +64,7 @@ static const char *verdict(struct code *c)
         .entries = c->entries,
         .nentries = c->nentries,
         .allow_window = c->allow_window,
+        .linear_window = c->linear_window,
         .source = { SOURCE },
         .source_len = { c->source_len },
         .consts = &c->constant,
@@ -598,17 +599,36 @@ static void window_operands_need_the_window_form(void **state)
 {
     struct code c;
     (void)state;
-    for (unsigned allowed = 0; allowed < 2; allowed++) {
+    for (unsigned which = 0; which < 8; which++) {
+        bool allowed = which & 1, linear = which & 2, without_gs = which & 4;
         start(&c);
         struct hmem m = hmem_base(H_RBX, 0);
         m.window = true;
+        c.hot.linear_window = without_gs;
         e_mov_r32_m32(&c.hot, H_RAX, m);
         finish(&c, NULL);
         c.allow_window = allowed;
-        if (allowed)
+        c.linear_window = linear;
+        if (allowed && linear == without_gs)
             passes(&c);
         else
-            fails(&c, "leaves the window");
+            fails(&c, without_gs && !linear ? "truncates a host address" : "leaves the window");
+    }
+}
+
+/* 64 bits of address reach the monitor, whatever the segment. */
+static void linear_windows_need_short_addresses(void **state)
+{
+    struct code c;
+    (void)state;
+    for (unsigned gs = 0; gs < 2; gs++) {
+        start(&c);
+        if (gs)
+            put8(&c.hot, 0x65);
+        e_mov_r32_m32(&c.hot, H_RAX, hmem_base(H_RBX, 0));
+        finish(&c, NULL);
+        c.allow_window = c.linear_window = true;
+        fails(&c, gs ? "leaves the window" : "accesses memory without a check");
     }
 }
 
@@ -722,6 +742,7 @@ int main(void)
         cmocka_unit_test(islands_between_two_checks_keep_what_is_known),
         cmocka_unit_test(bit_strings_need_a_bounded_offset),
         cmocka_unit_test(window_operands_need_the_window_form),
+        cmocka_unit_test(linear_windows_need_short_addresses),
         cmocka_unit_test(source_may_be_read_and_nothing_around_it),
         cmocka_unit_test(constants_that_may_change_prove_nothing),
         cmocka_unit_test(constants_are_immediates),

@@ -130,6 +130,7 @@ static void check(struct vm_under_test *t, const struct ccf *ccf)
         .nentries = 3,
         .work = t->work,
         .allow_window = t->bt->opt.mem == MEM_WINDOW,
+        .linear_window = t->bt->host.linear_window,
     };
     if (verify_ccf(&in, &err))
         return;
@@ -191,6 +192,12 @@ static void translations_for_a_modern_host_pass(void **state)
     (void)state;
     in_all_modes(&(struct host_features){ .bmi2 = true, .lahf64 = true, .fsgsbase = true, .erms = true },
                  false);
+}
+
+static void translations_for_windows_at_0_pass(void **state)
+{
+    (void)state;
+    in_all_modes(&(struct host_features){ .bmi2 = true, .lahf64 = true, .erms = true, .linear_window = true }, false);
 }
 
 static void translations_for_an_old_host_pass(void **state)
@@ -305,6 +312,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(translations_for_a_modern_host_pass),
+        cmocka_unit_test(translations_for_windows_at_0_pass),
         cmocka_unit_test(translations_for_an_old_host_pass),
         cmocka_unit_test(counting_translations_pass),
         cmocka_unit_test(slow_ways_are_in_reach),
