@@ -323,6 +323,8 @@ void policy_ccf_changed(struct bt *bt, const struct ccf *ccf, unsigned insn);
 void policy_count_store(struct bt *bt, uint64_t pfn, bool is_hit);
 /** A CCF of page `pfn` was found stale by comparison, and dropped. */
 void policy_count_stale(struct bt *bt, uint64_t pfn);
+/** The same: code of page `pfn` that there was no CCF of is about to run. */
+void policy_count_made(struct bt *bt, uint64_t pfn);
 /** A sample was taken. */
 void policy_count_sample(struct bt *bt);
 

@@ -5,7 +5,7 @@
  *     traced ----------------> patched ----------------------> retranslated ----------------------+
  *        |                        |                                 |                             v
  *        +------------------------+---------------------------------+--------------------> compared
- *                 512 stores that hit no CCF within 16 samples (each that hits counts 4 back)
+ *                 512 stores that hit no CCF within 16 samples (each that hits counts 4 back, each CCF made 16)
  *
  *     compared ----------------> patched          64 CCFs found stale; twice as many each time
  *     any but traced ----------> traced           no CCF ended between two reviews; compared: at each review
@@ -28,6 +28,7 @@
 #define CHECK_AFTER       512u
 #define CHECK_SPAN        16u
 #define HIT_WEIGH         4u
+#define MADE_WEIGH        16u
 #define STALE_AFTER       64u
 #define STALE_DOUBLINGS   8u
 #define REVIEW_SAMPLES    4096u
@@ -145,6 +146,8 @@ void policy_ccf_changed(struct bt *bt, const struct ccf *ccf, unsigned insn)
     if (!is_adaptive(bt) || policy_checks(bt, pfn))
         return;
     struct page_policy *p = page_of(bt, pfn);
+    if (p->level == PAGE_PATCHED && !ccf->source)
+        return; /* made when the page was traced: it does not tell what patching can do */
     p->ended++;
     if ((p->level == PAGE_TRACED && p->ended >= PATCH_AFTER) || (p->level == PAGE_PATCHED && p->ended >= RETRANSLATE_AFTER))
         move_up(bt, p);
@@ -167,6 +170,15 @@ void policy_count_store(struct bt *bt, uint64_t pfn, bool is_hit)
         p->score++;
     if (has_too_many || p->score >= CHECK_AFTER)
         to_check(bt, pfn);
+}
+
+/* Stores that put new code there hit no CCF either, and are no reason to compare. */
+void policy_count_made(struct bt *bt, uint64_t pfn)
+{
+    struct page_policy *p = &bt->page_policy[pfn % BT_POLICY_PAGES];
+
+    if (is_adaptive(bt) && p->pfn == pfn && !policy_checks(bt, pfn))
+        p->score -= min_u32(p->score, MADE_WEIGH);
 }
 
 /* ---- and down ---------------------------------------------------------------------------------- */

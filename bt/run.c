@@ -362,6 +362,7 @@ static enum x86_rc make(struct bt *bt, const struct ccf_key *key, gva_t va, stru
     for (;; *ccf = NULL) { /* making a version may evict its gate */
         if (!*ccf) {
             STAT_INC(bt->cpu, tc_lookup_miss);
+            policy_count_made(bt, key->pa >> GUEST_PAGE_SHIFT);
             if (!split_is_at(bt, key, 0))
                 return bt_translate(bt, key, va, NULL, ccf);
             *ccf = bt_translate_gate(bt, key);

@@ -637,6 +637,32 @@ static void page_climbs_the_ladder(void **state)
     run_fixture_free(fx);
 }
 
+/* A page filled with functions one after another, each run once, and then with others: constants differ, so it is to be
+ * patched, however many stores hit nothing yet and however many CCFs of before the move end. */
+static void code_emitted_into_a_page_is_patched(void **state)
+{
+    struct run_fixture *fx = run_fixture_new();
+    const struct stats *stats = &fx->cpu->stats;
+    uint8_t code[] = { 0xb8, 0, 0, 0, 0, 0x0f, 0x0b }; /* mov eax, imm32; ud2 */
+
+    (void)state;
+    for (uint32_t i = 0; i < 4 * 256; i++) {
+        memcpy(code + 1, &i, 4);
+        for (uint32_t byte = 0; byte < sizeof code; byte++)
+            put(fx, CODE + i % 256 * 16 + byte, &code[byte], 1);
+        start(fx);
+        run_to(fx, CODE + i % 256 * 16, CODE + i % 256 * 16 + 5);
+        assert_int_equal(fx->frame.gpr[EAX], i);
+    }
+    if (run_config()->coherency == COHERENCY_ADAPTIVE) {
+        assert_int_equal(stats->coherency_to_patch, 1);
+        assert_int_equal(stats->coherency_to_retranslate, 0);
+        assert_int_equal(stats->coherency_to_check, 0);
+        assert_true(stats->coherency_patched >= 500);
+    }
+    run_fixture_free(fx);
+}
+
 /* More versions than are kept, in a cache that evicts them and their gates now and then. */
 static void many_versions_of_an_instruction(void **state)
 {
@@ -699,6 +725,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(every_byte_counts),
         cmocka_unit_test(instruction_made_anew_alone),
         cmocka_unit_test(page_climbs_the_ladder),
+        cmocka_unit_test(code_emitted_into_a_page_is_patched),
         cmocka_unit_test(many_versions_of_an_instruction),
         cmocka_unit_test(more_constants_than_are_noted),
     };
