@@ -142,6 +142,8 @@ def qemu_odd_opcodes(case, ours, theirs, names):
         return 'SDM vol. 2A, "LAR": bits 16 to 19 are undefined'
     if mnemonic(case) == "ret" and names == ["esp"]:
         return 'SDM vol. 2B, "RET": the stack pointer is as wide as the stack segment; QEMU cuts it to the operand size'
+    if mnemonic(case) == "enter" and set(names) <= {"ebp", "memory"} and ours["ebp"] == theirs["ebp"] & 0xffff:
+        return 'SDM vol. 2A, "ENTER": the frame pointer is ESP after a push on a 16-bit stack, which wraps; QEMU\'s does not'
     if mnemonic(case) == "clflush" and ours["vector"] == PF:
         return 'SDM vol. 2A, "CLFLUSH": QEMU does not fault'
 
@@ -165,6 +167,8 @@ def qemu_limit_of_insn(case, ours, theirs, names):
         return 'SDM vol. 3A, "Limit Checking", which QEMU does not do; vol. 2B, "REP": Bochs keeps the flags of the last iteration'
     if name == "enter":
         return 'SDM vol. 2A, "ENTER": #SS and #AC of its pushes, which QEMU does not check'
+    if name in ("pusha", "pushad", "pushal"):
+        return 'SDM vol. 2B, "PUSHA": #SS and #AC of its pushes, which QEMU does not check'
     if name in ("sidt", "sgdt") and ours["vector"] != AC:
         return 'SDM vol. 2B, "SGDT", "SIDT": #GP and #SS of a store outside the segment, which QEMU does not check'
     if name == "call" and ours["vector"] == GP:
@@ -284,6 +288,12 @@ def bochs_arpl(case, ours, theirs, names):
         return 'SDM vol. 2A, "ARPL": it reads first and writes only what it changes; the host decides (tests/diff --only arpl)'
 
 
+def bochs_push_order(case, ours, theirs, names):
+    if mnemonic(case) in ("pusha", "pushad", "pushal", "enter") and (ours["vector"], theirs["vector"]) == (SS, AC) and \
+            same_place(ours, theirs):
+        return 'SDM vol. 3A, "Priority Among Concurrent Events": #SS comes before #AC; Bochs takes an instruction\'s pushes one by one'
+
+
 def bochs_push_segment(case, ours, theirs, names):
     if names == ["memory"] and re.search(r"push [ecsdfg]s$", case["text"]):
         return 'SDM vol. 3B, "Selector Pushes and Pops": a segment register as two bytes or as four, by processor'
@@ -295,7 +305,7 @@ def bochs_x87_restart(case, ours, theirs, names):
 
 
 BOCHS = [bochs_string_flags, bochs_enter, bochs_call, bochs_wrapped_fields, bochs_table_alignment, bochs_rep_trap,
-         bochs_wrapped_pointer, bochs_table_store, bochs_image_order, bochs_arpl, bochs_push_segment,
+         bochs_wrapped_pointer, bochs_table_store, bochs_image_order, bochs_arpl, bochs_push_order, bochs_push_segment,
          bochs_x87_restart, bochs_df_rf, bochs_pointer_order, bochs_wrapped_image, bochs_masked_store, bochs_popf]
 
 
