@@ -246,6 +246,8 @@ static enum next give_up_at_host(struct vm *vm, struct vm_exit *out)
 
 static enum next handle(struct vm *vm, enum exit_reason reason, struct vm_exit *out);
 
+/* A try ends early when a walk has set an Accessed or Dirty bit in a page that holds code, too. The next one finds it
+ * set. MOVS, the worst, looks at two operands in two pages each, for reading or for writing, besides its own bytes. */
 #define ALONE_TRIES 16
 
 /* One instruction by itself, whatever the mode. */
