@@ -351,7 +351,7 @@ lower_fn lower_generic, lower_nothing;
 lower_fn lower_push_r, lower_pop_r, lower_push_imm, lower_push_rm, lower_pop_rm, lower_leave;
 lower_fn lower_jmp, lower_jcc, lower_call, lower_ret, lower_jmp_rm, lower_call_rm, lower_loop, lower_jecxz;
 lower_fn lower_string, lower_lea, lower_xlat, lower_moffs, lower_incdec_r, lower_shift_cl, lower_cmpxchg8b;
-lower_fn lower_bit_rm_r, lower_maskmov, lower_cld, lower_std, lower_lahf, lower_sahf, lower_salc;
+lower_fn lower_bit_rm_r, lower_maskmov, lower_div, lower_cld, lower_std, lower_lahf, lower_sahf, lower_salc;
 /** Sensitive and privileged instructions: inline where that is possible. */
 lower_fn lower_system;
 /** The same as a callout, and what 64-bit mode lacks. */

@@ -358,6 +358,69 @@ void lower_bit_rm_r(struct xlate *x)
     e_op_rm(x->e, generic_flags(in), in->opcode, H_T2, m);
 }
 
+/* #DE of a divisor that is zero, in the slow path:
+ *  jrcxz zero ; div reg ; jmp over
+ * zero: (callout)
+ * over:                                                                                       */
+static void div_or_raise(struct xlate *x, enum host_reg divisor)
+{
+    uint8_t *zero = e_jrcxz_fwd(x->e);
+
+    e_op_rr(x->e, generic_flags(&x->in), x->in.opcode, x->in.reg, divisor);
+    uint8_t *over = e_jmp8_fwd(x->e);
+    if (!x->e->overflow)
+        e_patch8(zero, x->e->p);
+    idiom_callout(x, CALLOUT_raise_de, x->in.unit);
+    idiom_never(x);
+    x->callout = CALLOUT_COUNT; /* for listings: it is lowered */
+    if (!x->e->overflow)
+        e_patch8(over, x->e->p);
+}
+
+/* DIV and IDIV. A divisor of zero is looked for first, since the host's own #DE costs a signal; a quotient that
+ * is too large is left to that.
+ *  mov   ecx, divisor
+ *  jrcxz slow
+ *  div   divisor  */
+void lower_div(struct xlate *x)
+{
+    const struct insn *in = &x->in;
+    unsigned size = in->opcode & 1 ? in->osize : 1;
+    enum host_reg divisor = H_T1;
+    struct guest_ea ea;
+    struct hmem m;
+
+    if (!in->has_mem && is_high(in->rm_kind, in->rm)) {
+        lower_generic(x);
+        return;
+    }
+    if (in->has_mem) {
+        idiom_ea_of_insn(in, &ea);
+        if (!idiom_access(x, &ea, size, MEM_READ, &m))
+            return;
+        if (size == 4)
+            e_mov_r32_m32(x->e, H_T1, m);
+        else
+            e_op_rm(x->e, ENC_0F, size == 2 ? 0xb7 : 0xb6, H_T1, m); /* movzx */
+    } else {
+        divisor = (enum host_reg)guest_to_host[in->rm];
+    }
+    if (!x->is_cold)
+        idiom_islands(x, 32, true);
+    if (size == 4)
+        e_mov_r32_r32(x->e, H_RCX, divisor);
+    else if (size == 2)
+        e_movzx_r32_r16(x->e, H_RCX, divisor);
+    else
+        e_movzx_r32_r8(x->e, H_RCX, divisor);
+    if (x->is_cold) {
+        div_or_raise(x, divisor);
+        return;
+    }
+    idiom_jrcxz_slow(x);
+    e_op_rr(x->e, generic_flags(in), in->opcode, in->reg, divisor);
+}
+
 /* MASKMOVQ and MASKMOVDQU write to DS:[EDI], which is RDI for the host. A pending x87 error makes
  * MASKMOVQ #MF: FWAIT finds that out while EDI is still in place, and changes no register (MASKMOVQ
  * leaves the exponents of the MMX registers alone, which a MOVQ would not). */

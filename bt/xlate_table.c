@@ -89,6 +89,8 @@ static lower_fn *find_group(const struct insn *in)
         if (in->reg == 6)
             return lower_push_rm;
     }
+    if (in->map == MAP_1BYTE && (in->opcode & ~1u) == 0xf6 && in->reg >= 6)
+        return lower_div;
     if (in->map == MAP_0F && in->opcode == 0xc7 && in->reg == 1)
         return lower_cmpxchg8b;
     return NULL;

@@ -36,6 +36,15 @@ enum exit_reason callout_raise_gp0(struct vcpu *cpu, uint64_t arg, uint32_t ea)
     return EXIT_FAULT;
 }
 
+/* A division by zero. */
+enum exit_reason callout_raise_de(struct vcpu *cpu, uint64_t arg, uint32_t ea)
+{
+    (void)arg;
+    (void)ea;
+    vcpu_raise(cpu, EXC_DE);
+    return EXIT_FAULT;
+}
+
 /* An indirect near transfer of code that is not flat; `ea` is its target EIP. */
 enum exit_reason callout_check_branch(struct vcpu *cpu, uint64_t arg, uint32_t ea)
 {
