@@ -68,8 +68,6 @@ static uint32_t segment_mode(const struct segment *s)
     mode |= mode_if(!(unlike_flat_data(&s[SEG_DS]) | s[SEG_DS].base), MODE_DS_FLAT);
     mode |= mode_if(!(unlike_flat_data(&s[SEG_ES]) | s[SEG_ES].base), MODE_ES_FLAT);
     mode |= mode_if(!(unlike_flat_data(&s[SEG_SS]) | s[SEG_SS].base), MODE_SS_FLAT);
-    mode |= mode_if(!unlike_flat_data(&s[SEG_FS]), MODE_FS_BASED);
-    mode |= mode_if(!unlike_flat_data(&s[SEG_GS]), MODE_GS_BASED);
     if (__builtin_expect((mode & MODE_ALL_FLAT) != MODE_ALL_FLAT, 0))
         mode |= odd_segment_mode(s);
     return mode;
@@ -93,6 +91,8 @@ void vcpu_update_mode(struct vcpu *cpu)
 {
     for (int i = 0; i < SEG_COUNT; i++)
         cpu->seg_base[i] = cpu->segs[i].base;
+    cpu->seg_plain[0] = segment_is_plain(&cpu->segs[SEG_FS]);
+    cpu->seg_plain[1] = segment_is_plain(&cpu->segs[SEG_GS]);
     cpu->mode = (cpu->mode & MODE_WINDOW) | segment_mode(cpu->segs) | system_mode(cpu);
 }
 

@@ -60,8 +60,6 @@ struct fault {
 #define MODE_DS_FLAT  0x0010u /* base 0, limit 4 GiB - 1, expand-up, writable    */
 #define MODE_ES_FLAT  0x0020u
 #define MODE_SS_FLAT  0x0040u
-#define MODE_FS_BASED 0x0080u /* any base, limit 4 GiB - 1, expand-up, writable  */
-#define MODE_GS_BASED 0x0100u
 #define MODE_FPU_NM   0x0200u /* x87 and MMX raise #NM: CR0.TS or CR0.EM          */
 #define MODE_WAIT_NM  0x0400u /* WAIT raises #NM: CR0.TS and CR0.MP               */
 #define MODE_SSE_UD   0x0800u /* CR4.OSFXSR clear or CR0.EM set                   */
@@ -140,6 +138,7 @@ struct vcpu {
     uint16_t x87_fop;       /* its opcode, 11 bits; X87_* above                            */
     uint16_t x87_seg;       /* of the last memory operand: enum seg_id; X87_* above        */
     uint32_t x87_ea;        /* its offset                                                  */
+    uint32_t seg_plain[2];  /* FS, GS: 1: any base, limit 4 GiB - 1, expand-up, writable    */
     uint8_t bounce[VCPU_BOUNCE_BYTES] __attribute__((aligned(64)));
     uint8_t fpu[512] __attribute__((aligned(64))); /* FXSAVE64 image                     */
 
@@ -260,8 +259,16 @@ static inline enum x86_rc vcpu_raise_pf(struct vcpu *cpu, gva_t va, unsigned err
 
 /* ---- derived state -------------------------------------------------------- */
 
-/** Recompute cpu->mode and cpu->seg_base after any change of segments, CPL, CR0, CR4, EFLAGS.VM/TF. */
+/** Recompute cpu->mode, cpu->seg_base and cpu->seg_plain after any change of segments, CPL, CR0, CR4, EFLAGS.VM/TF. */
 void vcpu_update_mode(struct vcpu *cpu);
+
+/** Writable data, expand-up, of 4 GiB from any base? */
+static inline bool segment_is_plain(const struct segment *s)
+{
+    const unsigned mask = DESC_P | DESC_S | DESC_CODE | DESC_DOWN | DESC_WRITE;
+
+    return !(((s->attr ^ (DESC_P | DESC_S | DESC_WRITE)) & mask) | ~s->limit);
+}
 
 /** Take the selectors of the x87's pointers. */
 void vcpu_x87_take_selectors(struct vcpu *cpu);

@@ -73,14 +73,13 @@ void idiom_offset(struct xlate *x, const struct guest_ea *ea, enum host_reg to)
     }
 }
 
-enum seg_form { SEG_FLAT, SEG_BASED, SEG_64K, SEG_CHECKED };
+enum seg_form { SEG_FLAT, SEG_BASED, SEG_64K, SEG_CHECKED, SEG_IF_PLAIN };
 
 /* How an access through a segment can be emitted under the mode at hand. */
 static enum seg_form seg_form(const struct xlate *x, unsigned seg, unsigned access)
 {
     static const uint32_t flat[SEG_COUNT] = { MODE_ES_FLAT, MODE_CS_FLAT, MODE_SS_FLAT, MODE_DS_FLAT, 0, 0 };
-    static const uint32_t based[SEG_COUNT] = { MODE_ES_BASED, 0, MODE_SS_BASED, MODE_DS_BASED, MODE_FS_BASED,
-                                               MODE_GS_BASED };
+    static const uint32_t based[SEG_COUNT] = { MODE_ES_BASED, 0, MODE_SS_BASED, MODE_DS_BASED, 0, 0 };
     static const uint32_t limited[SEG_COUNT] = { MODE_ES_64K, MODE_CS_64K, MODE_SS_64K, MODE_DS_64K, MODE_FS_64K,
                                                  MODE_GS_64K };
 
@@ -90,6 +89,8 @@ static enum seg_form seg_form(const struct xlate *x, unsigned seg, unsigned acce
         return seg == SEG_CS && (access & MEM_WRITE) ? SEG_CHECKED : SEG_FLAT;
     if (x->mode & based[seg])
         return SEG_BASED;
+    if (seg >= SEG_FS && !(x->mode & limited[seg]))
+        return x->is_cold ? SEG_CHECKED : SEG_IF_PLAIN;
     if (!(x->mode & limited[seg]) || (seg == SEG_CS && (access & MEM_WRITE)))
         return SEG_CHECKED;
     return x->bt->host.bmi2 && !x->is_cold ? SEG_64K : SEG_CHECKED;
@@ -286,12 +287,26 @@ static void check_64k(struct xlate *x, const struct guest_ea *ea, unsigned size)
     idiom_jrcxz_slow(x);
 }
 
+/* FS and GS change too often (in every system call of Linux) for the mode word to say what they are like:
+ *  mov   ecx, [r15 + seg_plain]   ; a base at most: else segment_linear decides
+ *  jrcxz slow  */
+static void require_plain(struct xlate *x, unsigned seg)
+{
+    idiom_islands(x, 24, true);
+    e_mov_r32_m32(x->e, H_ADDR, vcpu_mem(VCPU_OFS(seg_plain) + 4 * (seg - SEG_FS)));
+    idiom_jrcxz_slow(x);
+}
+
 bool idiom_access(struct xlate *x, const struct guest_ea *ea, unsigned size, unsigned access, struct hmem *m)
 {
     enum seg_form form = seg_form(x, ea->seg, access);
     bool is_one_reg = ea->base != H_NONE && ea->index == H_NONE && ea->disp == 0 && ea->asize == 4;
     enum host_reg reg = H_EA;
 
+    if (form == SEG_IF_PLAIN) {
+        require_plain(x, ea->seg);
+        form = SEG_BASED;
+    }
     if (form <= SEG_BASED && can_window(x)) {
         window_operand(x, ea, form == SEG_BASED, m);
         return true;

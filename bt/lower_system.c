@@ -73,25 +73,23 @@ static void load_if_shifted_6(struct xlate *x, enum host_reg r)
     e_lea_r32(x->e, r, hmem_index(H_NONE, r, 3, 0));
 }
 
-/*  pushfq ; pop rcx
- *  mov   r9d, mask ; pext ecx, ecx, r9d ; pdep ecx, ecx, r9d
- *  (r8d = IF << 6)
- *  lea   ecx, [rcx + r8*8 + 2]
- *  mov   r8d, [r15 + eflags_sys]
- *  lea   ecx, [rcx + r8]              ; VM and RF are clear here
- *  mov   [r15 + tmp], ecx             ; the check of the stack needs the registers  */
+/*  pushfq ; pop r9
+ *  mov   r10d, mask ; pext r9d, r9d, r10d ; pdep r9d, r9d, r10d
+ *  (r10d = IF << 6)
+ *  lea   r9d, [r9 + r10*8 + 2]
+ *  mov   r10d, [r15 + eflags_sys]
+ *  lea   r9d, [r9 + r10]              ; VM and RF are clear here  */
 static void gather_flags(struct xlate *x)
 {
     e_pushfq(x->e);
-    e_pop_r64(x->e, H_RCX);
-    e_mov_r32_imm32(x->e, H_T1, EFL_ARITH | EFL_DF);
-    e_pext_r32(x->e, H_RCX, H_RCX, H_T1);
-    e_pdep_r32(x->e, H_RCX, H_RCX, H_T1);
-    load_if_shifted_6(x, H_EA);
-    e_lea_r32(x->e, H_RCX, hmem_index(H_RCX, H_EA, 3, EFL_ONE));
-    e_mov_r32_m32(x->e, H_EA, vcpu_mem(VCPU_OFS(eflags_sys)));
-    e_lea_r32(x->e, H_RCX, hmem_index(H_RCX, H_EA, 0, 0));
-    e_mov_m32_r32(x->e, vcpu_mem(VCPU_OFS(tmp)), H_RCX);
+    e_pop_r64(x->e, H_T1);
+    e_mov_r32_imm32(x->e, H_T2, EFL_ARITH | EFL_DF);
+    e_pext_r32(x->e, H_T1, H_T1, H_T2);
+    e_pdep_r32(x->e, H_T1, H_T1, H_T2);
+    load_if_shifted_6(x, H_T2);
+    e_lea_r32(x->e, H_T1, hmem_index(H_T1, H_T2, 3, EFL_ONE));
+    e_mov_r32_m32(x->e, H_T2, vcpu_mem(VCPU_OFS(eflags_sys)));
+    e_lea_r32(x->e, H_T1, hmem_index(H_T1, H_T2, 0, 0));
 }
 
 static void lower_pushf(struct xlate *x)
@@ -100,12 +98,11 @@ static void lower_pushf(struct xlate *x)
     struct guest_ea ea = idiom_ea_stack(x, -(int32_t)size);
     struct hmem m;
 
-    if (!x->is_cold)
-        idiom_islands(x, 84, true);
-    gather_flags(x);
     if (!idiom_access(x, &ea, size, MEM_WRITE, &m))
         return;
-    e_mov_r32_m32(x->e, H_T1, vcpu_mem(VCPU_OFS(tmp)));
+    if (!x->is_cold)
+        idiom_islands(x, 76, true);
+    gather_flags(x);
     e_op_rm(x->e, size == 2 ? ENC_66 : 0, 0x89, H_T1, m);
     idiom_esp_add(x, -(int32_t)size);
 }

@@ -41,6 +41,7 @@ static const struct vcpu_field vcpu_fields[] = {
     FIELD(stub_jt_probe, USE_JMP | USE_CALL),
     FIELD(tmp, USE_READ | USE_WRITE),
     FIELD(seg_base, USE_READ),
+    FIELD(seg_plain, USE_READ),
     FIELD(icount_left, USE_READ | USE_WRITE),
     FIELD(mem_bounced, USE_READ),
     FIELD(df_step, USE_READ | USE_WRITE),

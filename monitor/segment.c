@@ -149,6 +149,8 @@ enum x86_rc segment_load(struct vcpu *cpu, enum seg_id seg, uint16_t sel)
     struct segment loaded;
     enum x86_rc rc;
 
+    if (shortcut_segment_load(cpu, seg, sel))
+        return X86_OK;
     if (!(cpu->cr0 & CR0_PE)) {
         segment_load_real(cpu, seg, sel);
         vcpu_update_mode(cpu);

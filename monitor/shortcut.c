@@ -1,5 +1,5 @@
 /*
- * The short way through interrupts and IRET: INT n, exceptions and interrupts from flat 32-bit
+ * The short way through interrupts, IRET and segment loads: INT n, exceptions and interrupts from flat 32-bit
  * code to a flat 32-bit handler of ring 0, and the way back to ring 0 or 3. That is what 32-bit
  * systems do a thousand times a second.
  *
@@ -42,7 +42,7 @@
 #define TSS32_ESP0_END 9u /* last byte of SS0 */
 
 /* Bits of the mode word that neither way touches; the rest follow from flatness and privilege. */
-#define MODE_KEPT (MODE_FS_BASED | MODE_GS_BASED | MODE_FPU_NM | MODE_WAIT_NM | MODE_SSE_UD | MODE_WINDOW)
+#define MODE_KEPT (MODE_FPU_NM | MODE_WAIT_NM | MODE_SSE_UD | MODE_WINDOW)
 #define MODE_FLAT32 (MODE_PROTECTED | MODE_CODE32 | MODE_STACK32 | MODE_ALL_FLAT)
 
 struct pair {
@@ -73,9 +73,20 @@ static inline uint16_t flat_attr(const struct vcpu *cpu, unsigned sel, uint32_t 
     return (uint16_t)(d.hi >> 8 & 0xf0ffu);
 }
 
-static inline struct segment flat_segment(unsigned sel, uint16_t attr)
+/* Field by field: a struct that is made elsewhere and copied waits for its narrow stores (15 clocks each). */
+static inline void set_segment(struct vcpu *cpu, enum seg_id seg, unsigned sel, unsigned attr, uint32_t base, uint32_t limit)
 {
-    return (struct segment){ .sel = (uint16_t)sel, .attr = attr, .limit = UINT32_MAX };
+    struct segment *s = &cpu->segs[seg];
+
+    s->sel = (uint16_t)sel;
+    s->attr = (uint16_t)attr;
+    s->base = cpu->seg_base[seg] = base;
+    s->limit = limit;
+}
+
+static inline void set_flat(struct vcpu *cpu, enum seg_id seg, unsigned sel, uint16_t attr)
+{
+    set_segment(cpu, seg, sel, attr, 0, UINT32_MAX);
 }
 
 /* Flat 32-bit code of ring 0 or 3, not stepped and not at CPL 3 with alignment checks. */
@@ -88,13 +99,57 @@ static inline bool is_plain(const struct vcpu *cpu)
     return (mode & (MODE_FLAT32 | MODE_VM86 | MODE_STEP | MODE_ALIGN)) == MODE_FLAT32;
 }
 
-static inline void enter(struct vcpu *cpu, struct segment cs, uint32_t eip, unsigned cpl)
+static inline void enter(struct vcpu *cpu, unsigned cs_sel, uint16_t cs_attr, uint32_t eip, unsigned cpl)
 {
-    cpu->segs[SEG_CS] = cs;
+    set_flat(cpu, SEG_CS, cs_sel, cs_attr);
     cpu->eip = eip;
     cpu->cpl = (uint8_t)cpl;
     cpu->mode = (cpu->mode & MODE_KEPT) | MODE_FLAT32 | (cpl ? MODE_CPL3 : MODE_CPL0);
     mmu_select_view(cpu);
+}
+
+/* ---- segment loads --------------------------------------------------------------------------- */
+
+/* May `sel` be loaded into DS, ES, FS or GS with this descriptor: data, present and accessed? */
+static inline bool data_serves(const struct vcpu *cpu, unsigned sel, const struct desc *d)
+{
+    const uint32_t mask = DESC_P | DESC_S | DESC_CODE | DESC_ACCESSED;
+
+    return (desc_attr(d) & mask) == (DESC_P | DESC_S | DESC_ACCESSED) && cpu->cpl <= desc_dpl(d) &&
+           (sel & SEL_RPL) <= desc_dpl(d);
+}
+
+bool shortcut_segment_load(struct vcpu *cpu, enum seg_id seg, unsigned sel)
+{
+    bool is_flat = false;
+
+    if (cpu->no_shortcuts || seg == SEG_SS || (cpu->mode & (MODE_PROTECTED | MODE_VM86)) != MODE_PROTECTED)
+        return false;
+    if (!(sel & (SEL_INDEX | SEL_TI))) {
+        vcpu_x87_settle(cpu);
+        set_segment(cpu, seg, sel, 0, 0, 0);
+        if (seg >= SEG_FS)
+            cpu->seg_plain[seg - SEG_FS] = 0;
+    } else {
+        struct pair pair;
+
+        if ((sel & SEL_TI) || (sel | 7u) > cpu->gdtr.limit ||
+            !load_pair(cpu, cpu->gdtr.base + (sel & SEL_INDEX), &pair))
+            return false;
+        const struct desc d = { .lo = pair.lo, .hi = pair.hi };
+        if (!data_serves(cpu, sel, &d))
+            return false;
+        vcpu_x87_settle(cpu);
+        set_segment(cpu, seg, sel, desc_attr(&d), desc_base(&d), desc_limit(&d));
+        bool is_plain_now = segment_is_plain(&cpu->segs[seg]);
+        is_flat = is_plain_now && desc_base(&d) == 0;
+        if (seg >= SEG_FS)
+            cpu->seg_plain[seg - SEG_FS] = is_plain_now;
+    }
+    /* Between flat segments the mode word stays; FS and GS have no part in it while the others are flat. */
+    if ((cpu->mode & MODE_ALL_FLAT) != MODE_ALL_FLAT || (seg < SEG_FS && !is_flat))
+        vcpu_update_mode(cpu);
+    return true;
 }
 
 /* ---- to the handler ------------------------------------------------------------------------ */
@@ -153,16 +208,13 @@ bool shortcut_interrupt(struct vcpu *cpu, const struct event *e)
         __builtin_memcpy(at + 4 * i, &frame[i], 4);
 
     vcpu_x87_settle(cpu);
-    if (from_user) {
-        cpu->segs[SEG_SS] = flat_segment(ss_sel, ss_attr);
-        cpu->seg_base[SEG_SS] = 0;
-    }
+    if (from_user)
+        set_flat(cpu, SEG_SS, ss_sel, ss_attr);
     cpu->gpr[ESP] = esp;
     if (!(gate.hi & (1u << 8)))
         cpu->eflags_if = 0;
     cpu->eflags_sys &= ~(EFL_TF | EFL_RF | EFL_NT);
-    cpu->seg_base[SEG_CS] = 0;
-    enter(cpu, flat_segment(cs_sel & ~SEL_RPL, cs_attr), (gate.hi & 0xffff0000u) | (gate.lo & 0xffffu), 0);
+    enter(cpu, cs_sel & ~SEL_RPL, cs_attr, (gate.hi & 0xffff0000u) | (gate.lo & 0xffffu), 0);
     return true;
 }
 
@@ -176,12 +228,25 @@ static inline bool stays(const struct segment *s)
     return (s->attr & (DESC_P | DESC_DPL)) == (DESC_P | DESC_DPL);
 }
 
+/*
+ *  | SS | ESP | EFLAGS | CS | EIP |   EIP at ESP; the first two in a return to ring 3
+ *
+ * Each is read by itself: a wider load would wait for the narrow stores that made the frame.
+ */
+static inline uint32_t load32(const uint8_t *at)
+{
+    uint32_t v;
+
+    __builtin_memcpy(&v, at, sizeof v);
+    return v;
+}
+
 bool shortcut_iret(struct vcpu *cpu)
 {
     const uint32_t kept = EFL_IOPL | EFL_VIF | EFL_VIP | EFL_ID;
     const uint32_t rare = EFL_TF | EFL_NT | EFL_VM | EFL_AC;
     const struct segment *s = cpu->segs;
-    uint32_t esp = cpu->gpr[ESP], frame[5]; /* EIP, CS, EFLAGS, ESP, SS */
+    uint32_t esp = cpu->gpr[ESP];
     const uint8_t *at;
     uint16_t cs_attr, ss_attr;
 
@@ -190,10 +255,10 @@ bool shortcut_iret(struct vcpu *cpu)
     at = mmu_slot(cpu, VIEW_LOAD_OFS, esp, 12);
     if (!at)
         return false;
-    __builtin_memcpy(frame, at, 12);
-    if (frame[2] & rare)
+    uint32_t eip = load32(at), fl = load32(at + 8);
+    if (fl & rare)
         return false;
-    unsigned cs_sel = frame[1] & 0xffffu, cpl = cs_sel & SEL_RPL;
+    unsigned cs_sel = load32(at + 4) & 0xffffu, cpl = cs_sel & SEL_RPL;
     if (cpl == 0) {
         cs_attr = flat_attr(cpu, cs_sel, FLAT_CODE0);
         if (!cs_attr)
@@ -205,21 +270,18 @@ bool shortcut_iret(struct vcpu *cpu)
         cs_attr = cpl == 3 ? flat_attr(cpu, cs_sel, FLAT_CODE3) : 0;
         if (!at || !cs_attr)
             return false;
-        __builtin_memcpy(&frame[3], at, 8);
-        unsigned ss_sel = frame[4] & 0xffffu;
+        unsigned ss_sel = load32(at + 4) & 0xffffu;
         ss_attr = (ss_sel & SEL_RPL) == 3 ? flat_attr(cpu, ss_sel, FLAT_DATA3) : 0;
         if (!ss_attr || !stays(&s[SEG_ES]) || !stays(&s[SEG_DS]) || !stays(&s[SEG_FS]) || !stays(&s[SEG_GS]))
             return false;
         vcpu_x87_settle(cpu);
-        cpu->segs[SEG_SS] = flat_segment(ss_sel, ss_attr);
-        cpu->seg_base[SEG_SS] = 0;
-        cpu->gpr[ESP] = frame[3];
+        set_flat(cpu, SEG_SS, ss_sel, ss_attr);
+        cpu->gpr[ESP] = load32(at);
     }
-    vcpu_arith_set(cpu, frame[2]);
-    cpu->eflags_if = (frame[2] & EFL_IF) != 0;
-    cpu->eflags_df = (frame[2] & EFL_DF) != 0;
-    cpu->eflags_sys = frame[2] & (kept | EFL_RF);
-    cpu->seg_base[SEG_CS] = 0;
-    enter(cpu, flat_segment(cs_sel, cs_attr), frame[0], cpl);
+    vcpu_arith_set(cpu, fl);
+    cpu->eflags_if = (fl & EFL_IF) != 0;
+    cpu->eflags_df = (fl & EFL_DF) != 0;
+    cpu->eflags_sys = fl & (kept | EFL_RF);
+    enter(cpu, cs_sel, cs_attr, eip, cpl);
     return true;
 }

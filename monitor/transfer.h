@@ -231,6 +231,9 @@ struct event {
 
 enum x86_rc event_deliver(struct vcpu *cpu, const struct event *e);
 
+/** The short way through a load of DS, ES, FS or GS (shortcut.c). false: nothing was done, take the long one. */
+bool shortcut_segment_load(struct vcpu *cpu, enum seg_id seg, unsigned sel);
+
 /** The short way through the two, between flat 32-bit code (shortcut.c). false: nothing was done, take the long one. */
 bool shortcut_interrupt(struct vcpu *cpu, const struct event *e);
 bool shortcut_iret(struct vcpu *cpu);

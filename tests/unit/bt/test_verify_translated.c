@@ -167,7 +167,7 @@ static void in_all_modes(const struct host_features *host, bool icount)
     static const uint32_t flat32 = MODE_CODE32 | MODE_STACK32 | MODE_ALL_FLAT | MODE_PROTECTED;
     const uint32_t modes[] = {
         flat32 | MODE_CPL0,
-        flat32 | MODE_CPL3 | MODE_FS_BASED | MODE_GS_BASED,
+        flat32 | MODE_CPL3,
         flat32 | MODE_CPL0 | MODE_FPU_NM,
         flat32 | MODE_CPL3 | MODE_SSE_UD | MODE_WAIT_NM,
         flat32 | MODE_CPL0 | MODE_STEP,

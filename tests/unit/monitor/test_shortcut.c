@@ -8,7 +8,7 @@
 
 #include "protect.h"
 
-#define TRIALS   40000u
+#define TRIALS   6000u
 #define COMPARED 0x68000u /* bytes of RAM that hold tables and stacks */
 
 static uint64_t seed = 0x9e3779b97f4a7c15u;
@@ -116,18 +116,36 @@ static void random_state(struct protect *pt)
 /* ---- both ways ------------------------------------------------------------------------------------ */
 
 struct case_of {
-    bool is_iret;
+    enum { INTERRUPT, IRET, SEGMENT_LOAD } kind;
     struct event event;
+    enum seg_id seg;
+    uint16_t sel;
 };
 
 static enum x86_rc run(struct protect *pt, const struct case_of *c)
 {
-    return c->is_iret ? interrupt_return(pt->cpu, 4) : event_deliver(pt->cpu, &c->event);
+    switch (c->kind) {
+    case IRET:
+        return interrupt_return(pt->cpu, 4);
+    case SEGMENT_LOAD:
+        return segment_load(pt->cpu, c->seg, c->sel);
+    case INTERRUPT:
+        break;
+    }
+    return event_deliver(pt->cpu, &c->event);
 }
 
 static bool takes_short_way(struct protect *pt, const struct case_of *c)
 {
-    return c->is_iret ? shortcut_iret(pt->cpu) : shortcut_interrupt(pt->cpu, &c->event);
+    switch (c->kind) {
+    case IRET:
+        return shortcut_iret(pt->cpu);
+    case SEGMENT_LOAD:
+        return shortcut_segment_load(pt->cpu, c->seg, c->sel);
+    case INTERRUPT:
+        break;
+    }
+    return shortcut_interrupt(pt->cpu, &c->event);
 }
 
 static uint8_t ram_start[COMPARED], ram_long[COMPARED];
@@ -211,7 +229,7 @@ static void returns_go_the_same_both_ways(void **state)
     unsigned taken = 0;
 
     for (unsigned i = 0; i < TRIALS; i++) {
-        struct case_of c = { .is_iret = true };
+        struct case_of c = { .kind = IRET };
         bool is_outer = one_in(2);
 
         fresh_world(pt);
@@ -232,6 +250,35 @@ static void returns_go_the_same_both_ways(void **state)
         pt_put32(pt, at + 8, random_flags() | (one_in(20) ? EFL_VM : 0));
         pt_put32(pt, at + 12, random_u32());
         pt_put32(pt, at + 16, (one_in(4) ? PICK(stack_sels) : DATA3 | 3) | random_u32() << 16);
+        taken += both_ways_agree(pt, &c);
+    }
+    print_message("short way: %u of %u\n", taken, TRIALS);
+    assert_in_range(taken, TRIALS / 10, TRIALS * 9 / 10);
+}
+
+static void segment_loads_go_the_same_both_ways(void **state)
+{
+    static const uint16_t sels[] = { DATA0, DATA3 | 3, DATA3 | 3, DATA3, DATA0 | 3, 0, 3, SMALL3 | 3, CONFORM0, CONFORM3,
+                                     CODE0, CODE3 | 3, EXECONLY3 | 3, READONLY3 | 3, DOWN3 | 3, ABSENT3 | 3, DATA1 | 1,
+                                     LDT_DATA3 | 3, TSS_A, GATE32, OUTSIDE, STACK16_3 | 3 };
+    static const uint8_t segs[] = { SEG_DS, SEG_ES, SEG_FS, SEG_GS, SEG_SS };
+    struct protect *pt = *state;
+    unsigned taken = 0;
+
+    for (unsigned i = 0; i < TRIALS; i++) {
+        struct case_of c = { .kind = SEGMENT_LOAD, .seg = (enum seg_id)PICK(segs), .sel = PICK(sels) };
+
+        fresh_world(pt);
+        random_state(pt);
+        random_data_segments(pt);
+        if (one_in(4))
+            spoil_descriptor(pt, c.sel & 0x1f8);
+        if (one_in(20))
+            pt_vm86(pt, 3);
+        if (one_in(20))
+            pt_real(pt);
+        vcpu_update_mode(pt->cpu);
+        mmu_select_view(pt->cpu);
         taken += both_ways_agree(pt, &c);
     }
     print_message("short way: %u of %u\n", taken, TRIALS);
@@ -303,6 +350,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         PT_TEST(interrupts_go_the_same_both_ways),
         PT_TEST(returns_go_the_same_both_ways),
+        PT_TEST(segment_loads_go_the_same_both_ways),
         PT_TEST(each_interrupt_reads_the_tables_anew),
         PT_TEST(a_traced_or_watched_page_takes_the_long_way),
     };
