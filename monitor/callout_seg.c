@@ -73,9 +73,11 @@ enum exit_reason callout_pop_seg(struct vcpu *cpu, uint64_t arg, uint32_t ea)
 {
     enum seg_id seg = target_seg(arg);
     uint32_t old_mode = cpu->mode, value, esp;
-    enum x86_rc rc = stack_peek(cpu, 0, carg_osize(arg), 1, &value);
+    enum x86_rc rc = X86_OK;
 
     (void)ea;
+    if (carg_osize(arg) != 4 || !shortcut_stack_peek(cpu, &value))
+        rc = stack_peek(cpu, 0, carg_osize(arg), 1, &value);
     if (rc != X86_OK)
         return exit_failed(rc);
     /* The width of the stack pointer is that of the old SS, POP SS included. */

@@ -49,6 +49,16 @@ struct pair {
     uint32_t lo, hi;
 };
 
+/* Flat 32-bit code of ring 0 or 3, not stepped and not at CPL 3 with alignment checks. */
+static inline bool is_plain(const struct vcpu *cpu)
+{
+    uint32_t mode = cpu->mode;
+
+    if (cpu->no_shortcuts || !(mode & MODE_CPL))
+        return false;
+    return (mode & (MODE_FLAT32 | MODE_VM86 | MODE_STEP | MODE_ALIGN)) == MODE_FLAT32;
+}
+
 static inline bool load_pair(const struct vcpu *cpu, uint32_t va, struct pair *p)
 {
     const uint8_t *at = mmu_slot(cpu, VIEW_LOAD_OFS, va, sizeof *p);
@@ -57,6 +67,16 @@ static inline bool load_pair(const struct vcpu *cpu, uint32_t va, struct pair *p
         return false;
     __builtin_memcpy(p, at, sizeof *p);
     return true;
+}
+
+/* A doubleword of a stack. Frames are read so, one by one: a wider load would wait for the narrow stores that
+ * made them. */
+static inline uint32_t load32(const uint8_t *at)
+{
+    uint32_t v;
+
+    __builtin_memcpy(&v, at, sizeof v);
+    return v;
 }
 
 /* The attributes of the flat segment that `sel` names in the GDT; 0 if it is none with upper doubleword `hi`. */
@@ -89,16 +109,6 @@ static inline void set_flat(struct vcpu *cpu, enum seg_id seg, unsigned sel, uin
     set_segment(cpu, seg, sel, attr, 0, UINT32_MAX);
 }
 
-/* Flat 32-bit code of ring 0 or 3, not stepped and not at CPL 3 with alignment checks. */
-static inline bool is_plain(const struct vcpu *cpu)
-{
-    uint32_t mode = cpu->mode;
-
-    if (cpu->no_shortcuts || !(mode & MODE_CPL))
-        return false;
-    return (mode & (MODE_FLAT32 | MODE_VM86 | MODE_STEP | MODE_ALIGN)) == MODE_FLAT32;
-}
-
 static inline void enter(struct vcpu *cpu, unsigned cs_sel, uint16_t cs_attr, uint32_t eip, unsigned cpl)
 {
     set_flat(cpu, SEG_CS, cs_sel, cs_attr);
@@ -117,6 +127,18 @@ static inline bool data_serves(const struct vcpu *cpu, unsigned sel, const struc
 
     return (desc_attr(d) & mask) == (DESC_P | DESC_S | DESC_ACCESSED) && cpu->cpl <= desc_dpl(d) &&
            (sel & SEL_RPL) <= desc_dpl(d);
+}
+
+bool shortcut_stack_peek(const struct vcpu *cpu, uint32_t *value)
+{
+    const uint8_t *at;
+
+    if (!is_plain(cpu) || cpu->cpl != 0)
+        return false;
+    at = mmu_slot(cpu, VIEW_LOAD_OFS, cpu->gpr[ESP], 4);
+    if (at)
+        *value = load32(at);
+    return at != NULL;
 }
 
 bool shortcut_segment_load(struct vcpu *cpu, enum seg_id seg, unsigned sel)
@@ -230,17 +252,7 @@ static inline bool stays(const struct segment *s)
 
 /*
  *  | SS | ESP | EFLAGS | CS | EIP |   EIP at ESP; the first two in a return to ring 3
- *
- * Each is read by itself: a wider load would wait for the narrow stores that made the frame.
  */
-static inline uint32_t load32(const uint8_t *at)
-{
-    uint32_t v;
-
-    __builtin_memcpy(&v, at, sizeof v);
-    return v;
-}
-
 bool shortcut_iret(struct vcpu *cpu)
 {
     const uint32_t kept = EFL_IOPL | EFL_VIF | EFL_VIP | EFL_ID;

@@ -231,6 +231,9 @@ struct event {
 
 enum x86_rc event_deliver(struct vcpu *cpu, const struct event *e);
 
+/** The doubleword at the top of a flat stack of ring 0 (shortcut.c). false: it was not read, take stack_peek. */
+bool shortcut_stack_peek(const struct vcpu *cpu, uint32_t *value);
+
 /** The short way through a load of DS, ES, FS or GS (shortcut.c). false: nothing was done, take the long one. */
 bool shortcut_segment_load(struct vcpu *cpu, enum seg_id seg, unsigned sel);
 
