@@ -16,7 +16,7 @@
 
 /* Code memory when nobody says: a quarter of the guest's, within these. */
 #define TC_DEFAULT_MIN (32ull << 20)
-#define TC_DEFAULT_MAX (128ull << 20)
+#define TC_DEFAULT_MAX (512ull << 20)
 
 /* ---- one function for each option --------------------------------------------------- */
 

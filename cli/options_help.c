@@ -34,7 +34,7 @@ const char options_help[] =
     "  -sandbox on|off      drop rights that a run does not need (default on)\n"
     "  -D FILE              write the log to FILE instead of stderr\n"
     "  -accel bt[,NAME=VALUE]...\n"
-    "                       tc-size=SIZE (default a quarter of -m, 32M to 128M)\n"
+    "                       tc-size=SIZE (default a quarter of -m, 32M to 512M)\n"
     "                       chain=on|off  reuse=on|off  mem=checked|window|adaptive\n"
     "                       host=auto|baseline  verify=on|off  tu-insns=1..64\n"
     "                       inline=on|off (system instructions inside translated code, or all\n"

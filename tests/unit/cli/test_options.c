@@ -59,8 +59,10 @@ static void defaults_are_those_of_the_help(void **state)
     assert_int_equal(o.tc_bytes, 32u << 20);
     good("-kernel k -m 256M");
     assert_int_equal(o.tc_bytes, 64u << 20);
-    good("-kernel k -m 2G");
-    assert_int_equal(o.tc_bytes, 128u << 20);
+    good("-kernel k -m 1G");
+    assert_int_equal(o.tc_bytes, 256u << 20);
+    good("-kernel k -m 3G");
+    assert_int_equal(o.tc_bytes, 512u << 20);
     good("-kernel k");
     assert_true(o.chain && o.reuse);
     assert_false(o.verify || o.baseline || o.clock_insn || o.no_reboot);
