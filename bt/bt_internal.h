@@ -38,6 +38,7 @@ struct guest_ea {
     uint8_t scale_log2;
     uint32_t disp;
     uint8_t asize;
+    bool disp_varies;       /* what is emitted must hold for any displacement: it can be patched */
 };
 
 /** x87 instructions in a row whose last-instruction pointers are not noted yet: x87.c. */
@@ -122,6 +123,7 @@ struct page_policy {
     uint64_t pfn;
     enum page_level level;
     uint32_t ended;  /* CCFs that a store changed, since the level was entered or reviewed    */
+    uint32_t made;   /* TUs translated when the last one was                                  */
     uint32_t score;  /* stores that hit none, or CCFs found stale                             */
     uint32_t since;  /* sample from which score counts                                        */
     uint8_t returns; /* times it was compared in vain                                         */
@@ -340,8 +342,13 @@ void split_forget(struct bt *bt, uint64_t pfn);
 void split_forget_all(struct bt *bt);
 
 /* ---- translate.c again: coherency=patch ------------------------------------------------------ */
-/** The immediate of the present instruction, its last bytes, is about to be emitted as it stands. */
-void patch_note_const(struct xlate *x);
+/** The immediate of the present instruction, its last bytes, is about to be emitted as it stands, or as `host_len` bytes
+ *  with its sign extended. */
+void patch_note_const(struct xlate *x, unsigned host_len);
+/** Its displacement was emitted as it stands: the last four bytes. */
+void patch_note_disp(struct xlate *x);
+/** May it be? Then the lowering calls patch_note_disp wherever it emits it. */
+bool patch_wants_disp(const struct xlate *x);
 
 /* ---- lower.c and friends ---------------------------------------------------------------- */
 typedef void lower_fn(struct xlate *x);

@@ -116,7 +116,9 @@ static inline void put_mem(struct pen *pen, unsigned reg, const struct hmem *m)
         put_disp32(pen, (uint32_t)m->disp);
         return;
     }
-    if (m->disp == 0 && base != 5)
+    if (m->wide)
+        mod = 2;
+    else if (m->disp == 0 && base != 5)
         mod = 0;
     else
         mod = m->disp >= -128 && m->disp <= 127 ? 1 : 2;

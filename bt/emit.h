@@ -24,6 +24,7 @@ struct emit {
 
 /** A host memory operand. */
 struct hmem {
+    bool wide; /* the displacement takes four bytes whatever it is */
     enum host_reg base, index; /* H_NONE: absent */
     uint8_t scale_log2;
     int32_t disp;

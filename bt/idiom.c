@@ -57,7 +57,7 @@ struct guest_ea idiom_ea_stack(const struct xlate *x, int32_t disp)
 static struct hmem ea_expression(const struct guest_ea *ea, uint32_t more)
 {
     return (struct hmem){ .base = ea->base, .index = ea->index, .scale_log2 = ea->scale_log2,
-                          .disp = (int32_t)(ea->disp + more) };
+                          .disp = (int32_t)(ea->disp + more), .wide = ea->disp_varies };
 }
 
 void idiom_offset(struct xlate *x, const struct guest_ea *ea, enum host_reg to)
@@ -71,6 +71,8 @@ void idiom_offset(struct xlate *x, const struct guest_ea *ea, enum host_reg to)
         if (ea->asize == 2)
             e_movzx_r32_r16(x->e, to, to);
     }
+    if (ea->disp_varies) /* only where the address has 32 bits: nothing follows it */
+        patch_note_disp(x);
 }
 
 enum seg_form { SEG_FLAT, SEG_BASED, SEG_64K, SEG_CHECKED, SEG_IF_PLAIN };
@@ -300,7 +302,8 @@ static void require_plain(struct xlate *x, unsigned seg)
 bool idiom_access(struct xlate *x, const struct guest_ea *ea, unsigned size, unsigned access, struct hmem *m)
 {
     enum seg_form form = seg_form(x, ea->seg, access);
-    bool is_one_reg = ea->base != H_NONE && ea->index == H_NONE && ea->disp == 0 && ea->asize == 4;
+    bool is_one_reg = ea->base != H_NONE && ea->index == H_NONE && ea->disp == 0 && ea->asize == 4 &&
+                      !ea->disp_varies;
     enum host_reg reg = H_EA;
 
     if (form == SEG_IF_PLAIN) {
@@ -331,7 +334,7 @@ bool idiom_access(struct xlate *x, const struct guest_ea *ea, unsigned size, uns
         ask(x, ea->seg, size, access, form == SEG_CHECKED);
     else
         check(x, reg,
-              form == SEG_FLAT && ea->asize == 4 && (ea->base != H_NONE || ea->index != H_NONE)
+              form == SEG_FLAT && ea->asize == 4 && !ea->disp_varies && (ea->base != H_NONE || ea->index != H_NONE)
                   ? ea_expression(ea, size - 1)
                   : hmem_base(reg, (int32_t)size - 1),
               size, access);

@@ -64,7 +64,7 @@ static void put_imm(struct xlate *x)
 {
     const struct insn *in = &x->in;
 
-    patch_note_const(x);
+    patch_note_const(x, in->imm_len);
     for (unsigned i = 0; i < in->imm_len; i++)
         put8(x->e, in->imm >> 8 * i & 0xff);
 }
@@ -158,6 +158,7 @@ static void generic_mem(struct xlate *x)
     if (!in->mem_size) /* a hint: nothing is accessed */
         return;
     idiom_ea_of_insn(in, &ea);
+    ea.disp_varies = patch_wants_disp(x);
     x->no_window = is_high(in->reg_kind, in->reg);
     if (!idiom_access(x, &ea, in->mem_size, mem_access(in), &m))
         return;
@@ -166,6 +167,8 @@ static void generic_mem(struct xlate *x)
         return;
     }
     e_op_rm(x->e, generic_flags(in), in->opcode, host_field(in->reg_kind, in->reg), m);
+    if (m.wide)
+        patch_note_disp(x);
     put_imm(x);
 }
 
@@ -219,10 +222,13 @@ void lower_moffs(struct xlate *x)
     struct hmem m;
 
     idiom_ea_of_insn(in, &ea);
+    ea.disp_varies = patch_wants_disp(x);
     if (!idiom_access(x, &ea, in->opcode & 1 ? in->osize : 1, in->opcode < 0xa2 ? MEM_READ : MEM_WRITE, &m))
         return;
     e_op_rm(x->e, in->opcode & 1 && in->osize == 2 ? ENC_66 : 0, (in->opcode < 0xa2 ? 0x8a : 0x88) | (in->opcode & 1),
             H_RAX, m);
+    if (m.wide)
+        patch_note_disp(x);
 }
 
 void lower_lea(struct xlate *x)
@@ -232,6 +238,7 @@ void lower_lea(struct xlate *x)
     struct guest_ea ea;
 
     idiom_ea_of_insn(in, &ea);
+    ea.disp_varies = patch_wants_disp(x);
     if (in->osize == 4) {
         idiom_offset(x, &ea, to);
         return;

@@ -44,8 +44,7 @@ void lower_push_imm(struct xlate *x)
     if (!idiom_access(x, &ea, size, MEM_WRITE, &m))
         return;
     e_op_rm(x->e, size_flags(size), 0xc7, 0, m);
-    if (x->in.imm_len == size) /* not PUSH imm8, whose sign is extended here */
-        patch_note_const(x);
+    patch_note_const(x, size);
     put8(x->e, x->in.imm & 0xff);
     put8(x->e, x->in.imm >> 8 & 0xff);
     if (size == 4) {

@@ -235,22 +235,38 @@ static uint8_t *put_entries(struct xlate *x)
 
 /* ---- constants that can be patched ------------------------------------------------------------ */
 
-void patch_note_const(struct xlate *x)
+static void note_const(struct xlate *x, uint32_t guest_eip, unsigned len, unsigned host_len, const uint8_t *at)
 {
     struct ccf_draft *d = x->d;
 
-    if (!x->patches || !x->in.imm_len)
-        return;
     if (d->nconsts == CCF_MAX_CONSTS) { /* a place that is not known could not be patched with the others */
         x->has_many_consts = true;
         return;
     }
     d->consts[d->nconsts++] = (struct ccf_const){
-        .guest_ofs = (uint16_t)(x->next_eip - x->in.imm_len - d->key.eip),
-        .len = x->in.imm_len,
+        .guest_ofs = (uint16_t)(guest_eip - d->key.eip),
+        .len = (uint8_t)len,
+        .host_len = (uint8_t)host_len,
         .is_cold = x->is_cold,
-        .host_ofs = (uint32_t)(x->e->p - x->e->start),
+        .host_ofs = (uint32_t)(at - x->e->start),
     };
+}
+
+void patch_note_const(struct xlate *x, unsigned host_len)
+{
+    if (x->patches && x->in.imm_len)
+        note_const(x, x->next_eip - x->in.imm_len, x->in.imm_len, host_len, x->e->p);
+}
+
+/* The pointers that x87 instructions leave hold the address, too. */
+bool patch_wants_disp(const struct xlate *x)
+{
+    return x->patches && x->in.disp_len == 4 && x->in.asize == 4 && x->in.unit != UNIT_X87;
+}
+
+void patch_note_disp(struct xlate *x)
+{
+    note_const(x, x->next_eip - x->in.imm_len - 4, 4, 4, x->e->p - 4);
 }
 
 /* Keep the bytes that the TU was made from. */
@@ -468,7 +484,7 @@ void verify_draft(struct bt *bt, const struct tcache_room *room)
     uint32_t first = min_u32(d->guest_len, GUEST_PAGE_SIZE - ((uint32_t)d->key.pa & GUEST_PAGE_MASK));
 
     for (unsigned i = 0; i < d->nconsts; i++)
-        consts[i] = (struct verify_const){ d->consts[i].host_ofs, d->consts[i].len, d->consts[i].is_cold };
+        consts[i] = (struct verify_const){ d->consts[i].host_ofs, d->consts[i].host_len, d->consts[i].is_cold };
     struct verify_input in = {
         .hot = room->hot, .hot_len = d->hot_len, .cold = room->cold, .cold_len = d->cold_len,
         .hot_address = (uint64_t)(uintptr_t)room->hot + (uint64_t)room->exec_delta,

@@ -53,6 +53,7 @@ static bool decode_at(struct verify_work *v, uint32_t ofs, struct host_insn *h)
     h->next = ofs + h->zi.length;
     h->address = (in_cold ? in->cold_address : in->hot_address) + part_ofs + h->zi.length;
     h->imm_varies = h->zi.raw.imm[0].size && (v->mark[ofs + h->zi.raw.imm[0].offset] & MARK_CONST);
+    h->disp_varies = h->zi.raw.disp.size && (v->mark[ofs + h->zi.raw.disp.offset] & MARK_CONST);
     return true;
 }
 
@@ -130,7 +131,20 @@ static bool mark_consts(struct verify_work *v)
     return true;
 }
 
-/* Each constant is all of the immediate of an instruction, and no displacement of a branch. */
+static bool is_window_operand(const ZydisDecodedOperand *op)
+{
+    return op->type == ZYDIS_OPERAND_TYPE_MEMORY && op->mem.segment == ZYDIS_REGISTER_GS;
+}
+
+/* The displacement of a LEA, whose result is then any number, or of an operand in the window, which may be any. */
+static bool is_disp(const struct host_insn *h, uint32_t ofs, uint32_t len)
+{
+    return h->disp_varies && h->zi.raw.disp.offset == ofs && h->zi.raw.disp.size == len * 8 && len == 4 &&
+           (h->zi.mnemonic == ZYDIS_MNEMONIC_LEA || is_window_operand(&h->ops[0]) || is_window_operand(&h->ops[1]) ||
+            is_window_operand(&h->ops[2]));
+}
+
+/* Each constant is all of the immediate or displacement of an instruction, and no displacement of a branch. */
 static bool check_consts(struct verify_work *v)
 {
     struct host_insn h;
@@ -142,6 +156,8 @@ static bool check_consts(struct verify_work *v)
             start--;
         if (!decode_at(v, start, &h))
             return false;
+        if (is_disp(&h, ofs - start, k->len))
+            continue;
         if (!h.imm_varies || start + h.zi.raw.imm[0].offset != ofs || h.zi.raw.imm[0].size != k->len * 8 ||
             h.zi.raw.imm[0].is_relative)
             return bad(v, "a constant to be patched is no immediate");

@@ -43,6 +43,7 @@ struct host_insn {
     uint32_t ofs, next; /* hot offsets, then cold ones                             */
     uint64_t address;   /* of the next instruction, for relative branches          */
     bool imm_varies;    /* its immediate may be patched                            */
+    bool disp_varies;   /* its displacement may be                                 */
 };
 
 /* The instruction at hand cannot be proven, for this reason. */

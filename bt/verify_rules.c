@@ -225,7 +225,9 @@ static bool rule_lea(struct verify_work *v, const struct host_insn *h)
     if (!verify_check_reg(v, mem->mem.base, false) || !verify_check_reg(v, mem->mem.index, false))
         return false;
     unsigned to = (unsigned)verify_gpr_number(h->ops[0].reg.value);
-    if (h->ops[0].size == 32)
+    if (h->disp_varies)
+        verify_clobber_reg(v, to, h->ops[0].size, false);
+    else if (h->ops[0].size == 32)
         verify_set_reg(v, to, lea_32(v, mem));
     else if (h->ops[0].size == 64 && h->zi.address_width == 64)
         verify_set_reg(v, to, lea_64(v, mem));

@@ -127,6 +127,7 @@ static void note_address16(struct insn *in)
 static void note_address(const ZydisDecodedInstruction *zi, struct insn *in)
 {
     in->disp = (uint32_t)zi->raw.disp.value;
+    in->disp_len = zi->raw.disp.size / 8;
     if (!in->is_moffs) {
         if (in->asize == 4)
             note_address32(zi, in);

@@ -67,6 +67,7 @@ struct insn {
     bool has_seg_override;
     uint8_t base, index, scale_log2;
     uint32_t disp;        /* sign-extended to 32 bits                                  */
+    uint8_t disp_len;     /* bytes: 0, 1, 2, 4                                         */
     uint16_t mem_size;    /* bytes accessed; 0 when nothing is (LEA, INVLPG, NOP, prefetch) */
     uint8_t mem_access;   /* MEM_READ | MEM_WRITE                                      */
 

@@ -61,6 +61,16 @@ static enum change changed(const struct written *w, uint32_t *at)
     return found;
 }
 
+static void put(struct tcache *tc, const struct ccf *c, const struct ccf_const *k)
+{
+    uint8_t *at = tcache_rw(tc, (k->is_cold ? c->cold : c->hot) + k->host_ofs);
+    const uint8_t *now = c->source + k->guest_ofs;
+
+    memcpy(at, now, k->len);
+    if (k->host_len > k->len)
+        memset(at + k->len, now[k->len - 1] & 0x80 ? 0xff : 0, k->host_len - k->len);
+}
+
 static void apply(struct tcache *tc, const struct written *w)
 {
     struct ccf *c = w->ccf;
@@ -69,7 +79,7 @@ static void apply(struct tcache *tc, const struct written *w)
     for (unsigned i = 0; i < c->nconsts; i++) {
         const struct ccf_const *k = &c->consts[i];
         if (k->guest_ofs < w->ofs + w->len && w->ofs < (uint32_t)k->guest_ofs + k->len)
-            memcpy(tcache_rw(tc, (k->is_cold ? c->cold : c->hot) + k->host_ofs), c->source + k->guest_ofs, k->len);
+            put(tc, c, k);
     }
 }
 

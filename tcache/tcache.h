@@ -54,7 +54,7 @@ struct ccf_link {
     struct ccf *owner;
 };
 
-#define CCF_MAX_CONSTS 32
+#define CCF_MAX_CONSTS 64
 #define CCF_MAX_BYTES  (CCF_MAX_INSNS * 15)
 
 /** A constant of a guest instruction that its code holds as it stands: should the guest change it, the
@@ -62,6 +62,7 @@ struct ccf_link {
 struct ccf_const {
     uint16_t guest_ofs; /* from the CCF's first guest byte       */
     uint8_t len;        /* bytes                                 */
+    uint8_t host_len;   /* of its place; where more, the sign is extended */
     bool is_cold;
     uint32_t host_ofs;  /* from ccf->cold or ccf->hot            */
 };

@@ -460,8 +460,16 @@ static void constants_of_every_form(void **state)
         { "shift", GUEST("shl edx, 3"), 1, true },
         { "bit in memory", GUEST("bts dword ptr [ebx], 3"), 1, true },
         { "pshufw", GUEST("pshufw mm0, mm0, 0x11"), 1, true },
-        { "displacement", GUEST("lea edx, [eax + 0x11223344]"), 4, false },
-        { "push of a byte, whose sign is extended", GUEST("push 0x11"), 1, false },
+        { "displacement", GUEST("lea edx, [eax + 0x11223344]"), 4, true },
+        { "push of a byte, whose sign is extended", GUEST("push 0x11"), 1, true },
+        { "the same, 16 bits", GUEST(".byte 0x66, 0x6a, 0x11"), 1, true },
+        { "displacement from nowhere", GUEST("mov edx, ds:[" STR(DATA) "]"), 4, true },
+        { "displacement, 8 bytes", GUEST("movq mm0, [ebx + 0x40]; movq [ebx], mm0; .byte 0x0f, 0x7f, 0x83; .long 0x10"), 4, true },
+        { "displacement, scaled", GUEST("xor ecx, ecx; .byte 0x8b, 0x94, 0x8b; .long 8"), 4, true },
+        { "displacement of none", GUEST(".byte 0x8b, 0x93; .long 0"), 4, true },
+        { "offset of MOV EAX", GUEST(".byte 0xa1; .long " STR(DATA)), 4, true },
+        { "displacement of a byte", GUEST("lea edx, [ebx + 8]"), 1, false },
+        { "displacement of x87", GUEST(".byte 0xd9, 0x83; .long 8; fninit; .byte 0xdd, 0x83; .long 8"), 4, false },
     };
     struct run_fixture *fx = run_fixture_new();
     const struct stats *stats = &fx->cpu->stats;
@@ -691,13 +699,14 @@ static void more_constants_than_are_noted(void **state)
 
     (void)state;
     start(fx);
-    run_code(fx, GUEST(".rept 40; add edx, 0x01000000; .endr"));
+    run_code(fx, GUEST(".rept 40; add dword ptr [ebx], 0x01000000; .endr"));
     start(fx);
     for (uint32_t i = 0; i < 40; i++) {
         put(fx, CODE + 6 * i + 2, "\x01", 1);
         start(fx);
+        put_u32(fx, DATA, 0);
         run_to(fx, CODE, CODE + 240);
-        assert_int_equal(fx->frame.gpr[EDX], 40u << 24 | (i + 1));
+        assert_int_equal(get_u32(fx, DATA), 40u << 24 | (i + 1));
     }
     run_fixture_free(fx);
 }

@@ -702,6 +702,40 @@ static void constants_that_may_change_prove_nothing(void **state)
     }
 }
 
+/* A displacement that may be patched makes the result of LEA any number, and is nothing else's but a window's. */
+static void displacements_that_may_change_prove_nothing(void **state)
+{
+    struct code c;
+
+    (void)state;
+    for (int varies = 0; varies < 2; varies++) {
+        start(&c);
+        e_mov_r32_r32(&c.hot, H_R8, H_RAX);
+        e_lea_r32(&c.hot, H_R9, (struct hmem){ .base = H_NONE, .index = H_NONE, .disp = 4, .wide = true });
+        if (varies)
+            c.constant = (struct verify_const){ .ofs = (uint32_t)(c.hot.p - 4 - c.hot.start), .len = 4 };
+        e_call_m64(&c.hot, VCPU(stub_mem_slow));
+        finish(&c, NULL);
+        if (varies)
+            fails(&c, "asks for a slow access of unknown size");
+        else
+            passes(&c);
+    }
+    for (int varies = 0; varies < 2; varies++) { /* a field of the vCPU that would be another */
+        start(&c);
+        struct hmem field = VCPU(eip);
+        field.wide = true;
+        e_mov_r32_m32(&c.hot, H_RAX, field);
+        if (varies)
+            c.constant = (struct verify_const){ .ofs = (uint32_t)(c.hot.p - 4 - c.hot.start), .len = 4 };
+        finish(&c, NULL);
+        if (varies)
+            fails(&c, "a constant to be patched is no immediate");
+        else
+            passes(&c);
+    }
+}
+
 static void constants_are_immediates(void **state)
 {
     static const struct {
@@ -745,6 +779,7 @@ int main(void)
         cmocka_unit_test(linear_windows_need_short_addresses),
         cmocka_unit_test(source_may_be_read_and_nothing_around_it),
         cmocka_unit_test(constants_that_may_change_prove_nothing),
+        cmocka_unit_test(displacements_that_may_change_prove_nothing),
         cmocka_unit_test(constants_are_immediates),
     };
     return cmocka_run_group_tests_name("bt verify", tests, NULL, NULL);

@@ -223,9 +223,9 @@ static struct ccf *patchable(struct tc_fixture *fx, uint64_t pa, uint64_t pfn2)
     static const uint8_t source[16] = { 0xb8, 1, 2, 3, 4, 0x90, 0x91, 0x92, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 0x04, 5 };
     struct ccf_wish w = { .pa = pa, .eip = (uint32_t)pa, .guest_len = 16, .source = source, .nconsts = 3,
                           .two_pages = pfn2 != CCF_ONE_PAGE, .pfn2 = pfn2, .hot_bytes = 64, .cold_bytes = 64,
-                          .consts = { { .guest_ofs = 1, .len = 4, .host_ofs = 33 },
-                                      { .guest_ofs = 1, .len = 4, .host_ofs = 41, .is_cold = true },
-                                      { .guest_ofs = 15, .len = 1, .host_ofs = 50 } } };
+                          .consts = { { .guest_ofs = 1, .len = 4, .host_len = 4, .host_ofs = 33 },
+                                      { .guest_ofs = 1, .len = 4, .host_len = 4, .host_ofs = 41, .is_cold = true },
+                                      { .guest_ofs = 15, .len = 1, .host_len = 1, .host_ofs = 50 } } };
 
     return tc_make(fx, &w);
 }
