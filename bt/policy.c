@@ -146,8 +146,13 @@ void policy_ccf_changed(struct bt *bt, const struct ccf *ccf, unsigned insn)
     if (!is_adaptive(bt) || policy_checks(bt, pfn))
         return;
     struct page_policy *p = page_of(bt, pfn);
+    uint32_t made = (uint32_t)bt->cpu->stats.tu_translated;
+
     if (p->level == PAGE_PATCHED && !ccf->source)
         return; /* made when the page was traced: it does not tell what patching can do */
+    if (p->ended && p->made == made) /* nothing ran in between: a page that is filled anew, as a loader does */
+        return;
+    p->made = made;
     p->ended++;
     if ((p->level == PAGE_TRACED && p->ended >= PATCH_AFTER) || (p->level == PAGE_PATCHED && p->ended >= RETRANSLATE_AFTER))
         move_up(bt, p);
