@@ -359,6 +359,7 @@ static void set_defaults(struct options *o)
     o->mem = ACCEL_MEM_ADAPTIVE;
     o->tu_insns = 16;
     o->hash_every = 1000000;
+    o->coherency = ACCEL_COHERENCY_ADAPTIVE;
     o->coherency_max = 1000000;
     o->hash_to = UINT64_MAX;
     o->debugcon_port = 0xe9;

@@ -43,7 +43,7 @@ const char options_help[] =
     "                       coherency=trace|check|patch|retranslate|adaptive (code that the guest\n"
     "                       changes: its pages watched, its bytes compared before they run,\n"
     "                       constants patched, changed instructions made anew alone, or what\n"
-    "                       suits each page)\n"
+    "                       suits each page, the default)\n"
     "                       coherency-log=FILE (an event a line)  coherency-max=1000000\n"
     "                       core=FILE  hash-log=FILE  hash-every=1000000  hash-from=0  hash-to=N\n"
     "                       hash-regs=on|off  hash-mem=on|off\n"

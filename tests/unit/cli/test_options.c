@@ -104,6 +104,8 @@ static void accel_properties_are_read(void **state)
     assert_int_equal(o.tu_insns, 1);
     assert_string_equal(o.stats_file, "a,b.json");
     assert_false(o.inline_system);
+    good("-kernel k");
+    assert_int_equal(o.coherency, ACCEL_COHERENCY_ADAPTIVE);
     good("-kernel k -accel bt -accel bt,mem=checked,host=auto,clock=host,coherency=patch -machine pc,accel=bt -M type=pc");
     assert_true(o.inline_system);
     assert_int_equal(o.mem, ACCEL_MEM_CHECKED);
