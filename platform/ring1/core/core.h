@@ -26,6 +26,9 @@ void trap(struct trap_frame *f);
 /** GDT, IDT, TSS, control registers, FS base. */
 void descriptors_init(void);
 
+/** A sum over what never changes once the core stands: the image's text and constants, IDT, GDT, TSS. */
+uint64_t core_sum(void);
+
 /* ---- frames.c: machine memory in pages ------------------------------------------------------ */
 /** Add [start, end) of machine memory; partial pages at either end are left out. */
 void frames_add(uint64_t start, uint64_t end);

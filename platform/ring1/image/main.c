@@ -33,6 +33,7 @@ static struct {
     uint8_t *ram;
     struct vm *vm;
     bool self_test;
+    uint64_t core_sum;
 } session;
 
 static _Noreturn void fail(const char *text)
@@ -236,6 +237,8 @@ static _Noreturn void run(void)
         if (!is_reset(&e)) {
             int status = status_of(&e);
             print_counters();
+            if (core_sum() != session.core_sum)
+                fail("internal error: the guest has changed the core");
             ring1_exit(status);
         }
         ring1_ram_clear();
@@ -283,6 +286,7 @@ static _Noreturn void self_test(void)
 
     check("this is ring 1", current_ring() == 1);
     check("a call reaches ring 0 and comes back", nucleus(NUC_NOTHING, 0, 0, 0, 0) == 1);
+    check("the core is as it was", core_sum() == session.core_sum);
     check("calls are counted", core_counters.calls > calls);
     check("a reservation reads as zero", p && !p[0] && !p[BYTES - 1]);
     p[0] = p[BYTES - 1] = 1;
@@ -306,6 +310,7 @@ static _Noreturn void self_test(void)
 _Noreturn void front_main(void)
 {
     read_options();
+    session.core_sum = core_sum();
     ring1_print("ringdown-metal " RINGDOWN_VERSION ": ring %u, %llu MiB free, TSC %llu kHz\n", current_ring(),
                 (unsigned long long)(frames_left() >> 20), (unsigned long long)((1000000ull << 32) / core_tsc_scale));
     if (session.self_test)
