@@ -44,7 +44,7 @@ static inline uint32_t take32(struct input *in)
     do {                                                                                                     \
         if (!(expr)) {                                                                                       \
             fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #expr);                               \
-            fprintf(stderr, "" __VA_ARGS__);                                                                 \
+            fprintf(stderr, " " __VA_ARGS__);                                                                \
             fputc('\n', stderr);                                                                             \
             abort();                                                                                         \
         }                                                                                                    \
