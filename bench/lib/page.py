@@ -40,7 +40,7 @@ section{margin:0 0 26px}section>p,.sub{color:var(--muted)}.sub{font-size:13px;ma
 .card{background:var(--card);border:1px solid var(--edge);border-radius:12px;padding:18px 20px;box-shadow:var(--shadow);
  min-width:0}
 .grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(430px,100%),1fr));gap:18px;margin-bottom:26px}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(180px,1fr));gap:14px;margin-bottom:26px}
+.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:14px;margin-bottom:26px}
 .tile{background:var(--card);border:1px solid var(--edge);border-radius:12px;padding:14px 18px;box-shadow:var(--shadow)}
 .tile b{display:block;font-size:26px;line-height:1.25;font-weight:680;letter-spacing:-.02em;font-variant-numeric:tabular-nums}
 .tile span{color:var(--muted);font-size:13px;display:block;line-height:1.4}
