@@ -30,6 +30,7 @@ STAT(coherency_to_patch, "moves of a page of code to constants patched (coherenc
 STAT(coherency_to_retranslate, "moves of one to changed instructions made anew alone")
 STAT(coherency_to_check, "moves of one to bytes compared, not traced")
 STAT(coherency_to_trace, "moves of one back to where it was at first")
+STAT(coherency_left, "times translated code was left behind a store, as it had CCFs dropped and may be one of them")
 STAT(coherency_split, "instructions that became CCFs of their own because they changed (coherency=retranslate)")
 STAT(coherency_unsplit, "pages in which too many did, where whole CCFs are dropped again")
 STAT(coherency_parked, "of those, times one changed again: its CCF was set aside")

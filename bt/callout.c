@@ -255,6 +255,7 @@ enum exit_reason bt_mem_done(struct vcpu *cpu)
     ASSERT(rc == X86_OK); /* probed before the instruction ran */
     if (!is_stale(cpu->bt))
         return EXIT_RESUME;
+    STAT_INC(cpu, coherency_left);
     cpu->eip = cpu->next_eip;
     return EXIT_DISPATCH;
 }

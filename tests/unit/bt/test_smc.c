@@ -175,6 +175,10 @@ static void loop_that_counts_in_its_own_immediate(void **state)
         start(fx);
         run_code(fx, GUEST("mov ecx, 1000; 1: mov eax, 0; inc dword ptr ds:[" AT("1b") " + 1]; loop 1b"));
         assert_int_equal(fx->frame.gpr[EAX], 999);
+        if (run_config()->coherency == COHERENCY_TRACE) /* the loop drops itself each time */
+            assert_true(fx->cpu->stats.coherency_left >= 900);
+        if (run_config()->coherency == COHERENCY_CHECK) /* it ends behind the store in any case */
+            assert_int_equal(fx->cpu->stats.coherency_left, 0);
     }
     run_fixture_free(fx);
 }
