@@ -96,8 +96,8 @@ static void callouts_appear_by_name(void **state)
     static const struct {
         const char *args, *name;
     } rows[] = {
-        { "9d", "call callout_popf" },
-        { "9c", "call callout_pushf" },
+        { "f4", "call callout_hlt" },
+        { "cf", "call callout_iret" },
         { "0f20c0", "call callout_mov_from_cr" },
         { "0f22c0", "call callout_mov_to_cr" },
         { "0f01e0", "call callout_smsw" },
