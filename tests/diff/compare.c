@@ -76,15 +76,18 @@ static void opcode_at(const struct diff_result *r, uint32_t va, uint8_t op[2])
 /*
  * Where the manual leaves a processor free when an instruction faults, and hosts differ from us.
  *
- * any_fault, bounds: SDM vol. 3A, "Priority Among Simultaneous Exceptions and Interrupts": faults on
- * executing one instruction are one class, and within a class the order is the implementation's. any_address:
- * vol. 3A, "Interrupt 14": CR2 is the address that faulted. Of an operand of many fields it may be that of
- * any, in the order in which the processor goes through them. registers: vol. 3A, "Exception
- * Classifications", the note on POPAD. stack: vol. 3B, "Fault Handling Effects on the Stack": PUSHA and CALL
- * may have changed memory below the stack pointer. operand: the same for stores of many fields; vol. 3A,
- * "Program or Task Restart", promises no more than that the instruction can be run again. x87_top: vol. 3A,
- * "Effect of MMX, x87 FPU, FXSAVE, and FXRSTOR Instructions on the x87 FPU Tag Word": each MMX instruction
- * clears TOP and the tags. It does not say whether one that faults has: hosts do with stores.
+ * - any_fault, bounds: SDM vol. 3A, "Priority Among Simultaneous Exceptions and Interrupts": faults on
+ * executing one instruction are one class, and within a class the order is the implementation's.
+ * - any_address: vol. 3A, "Interrupt 14": CR2 is the address that faulted. Of an operand of many fields it
+ * may be that of any, in the order in which the processor goes through them.
+ * - registers: vol. 3A, "Exception Classifications", the note on POPAD.
+ * - stack: vol. 3B, "Fault Handling Effects on the Stack": PUSHA and CALL may have changed memory below the
+ * stack pointer.
+ * - operand: the same for stores of many fields; vol. 3A, "Program or Task Restart", promises no more than
+ * that the instruction can be run again.
+ * - x87_top: vol. 3A, "Effect of MMX, x87 FPU, FXSAVE, and FXRSTOR Instructions on the x87 FPU Tag Word":
+ * each MMX instruction clears TOP and the tags. It does not say whether one that faults has: hosts do with
+ * stores.
  */
 struct freedom {
     bool any_fault;   /* which of its accesses faults first                      */
