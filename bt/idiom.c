@@ -311,6 +311,7 @@ bool idiom_access(struct xlate *x, const struct guest_ea *ea, unsigned size, uns
         form = SEG_BASED;
     }
     if (form <= SEG_BASED && can_window(x)) {
+        idiom_islands(x, 72, true); /* what FS or GS left pending, here or in instructions before */
         window_operand(x, ea, form == SEG_BASED, m);
         return true;
     }
