@@ -152,6 +152,7 @@ struct engine_options {
     unsigned tu_insns;
     size_t tc_bytes;
     int mem; /* enum bt_mem_form */
+    int coherency;  /* enum bt_coherency: what the code is made for */
 };
 struct engine;
 struct engine *engine_new(const struct engine_options *options);

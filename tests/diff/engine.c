@@ -41,6 +41,7 @@ struct engine *engine_new(const struct engine_options *o)
         .bt = { .tc_bytes = o->tc_bytes,
                 .chain = o->chain,
                 .mem = (enum bt_mem_form)o->mem,
+                .coherency = (enum bt_coherency)o->coherency,
                 .max_insns = o->tu_insns,
                 .verify = o->verify,
                 .reuse = true,

@@ -58,7 +58,7 @@ static _Noreturn void usage(const char *what)
             "diff: %s\nusage: diff [--cases N] [--seed S] [--case K] [--only MNEMONIC] [--file CASES]\n"
             "            [--accel "
             "chain=on|off,tu-insns=N,tc-size=SIZE,mem=checked|window|adaptive,host=baseline,verify=off,"
-            "inline=off,watched=on]\n"
+            "coherency=patch|check,inline=off,watched=on]\n"
             "            [--jobs N] [--self] [--list] [--coverage] [--stats] [--log] [--max-failures N] [-v]\n",
             what);
     exit(2);
@@ -94,6 +94,10 @@ static void parse_accel_item(struct engine_options *e, const char *item)
         e->callouts_only = true;
     else if (!strcmp(item, "watched=on"))
         e->watched = true;
+    else if (!strcmp(item, "coherency=patch"))
+        e->coherency = COHERENCY_PATCH;
+    else if (!strcmp(item, "coherency=check"))
+        e->coherency = COHERENCY_CHECK;
     else if (!strcmp(item, "mem=checked"))
         e->mem = MEM_CHECKED;
     else if (!strcmp(item, "mem=window"))
