@@ -97,7 +97,7 @@ struct ccf *tcache_gate_open(struct tcache *tc, struct ccf *gate, const uint8_t 
 {
     ASSERT(gate->is_gate && !gate->links[0].to);
     for (struct ccf *v = gate->versions; v; v = v->versions) {
-        if (v->guest_len > avail || memcmp(v->source, now, v->guest_len) != 0)
+        if (!v->source || v->guest_len > avail || memcmp(v->source, now, v->guest_len) != 0)
             continue;
         if (!tcache_pages_add(tc, v))
             return NULL;

@@ -91,7 +91,7 @@ static void draft_links(struct ccf_draft *d, const struct ccf_wish *w, uint8_t *
 
 struct ccf *tc_try_make(struct tc_fixture *fx, const struct ccf_wish *w)
 {
-    struct ccf_draft d = { .key = tc_key(w->pa, w->eip) };
+    struct ccf_draft d = { .key = tc_key(w->pa, w->eip), .is_gate = w->is_gate, .gate = w->gate };
     struct tcache_room room;
 
     d.guest_len = w->guest_len ? w->guest_len : 16;

@@ -46,6 +46,8 @@ struct ccf_wish {
     const uint8_t *source; /* guest_len bytes: it can be patched */
     unsigned nconsts;
     struct ccf_const consts[4];
+    bool is_gate;     /* with one link */
+    struct ccf *gate; /* whose version it is */
 };
 
 struct tc_fixture *tc_fixture_new(size_t bytes);

@@ -220,12 +220,21 @@ static void page_mapped_at_many_addresses(void **state)
 /* 16 bytes of code, with constants at 1..4 (twice in the code) and 15; the rest is no constant. */
 static struct ccf *patchable(struct tc_fixture *fx, uint64_t pa, uint64_t pfn2)
 {
-    static const uint8_t source[16] = { 0xb8, 1, 2, 3, 4, 0x90, 0x91, 0x92, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 0x04, 5 };
-    struct ccf_wish w = { .pa = pa, .eip = (uint32_t)pa, .guest_len = 16, .source = source, .nconsts = 3,
-                          .two_pages = pfn2 != CCF_ONE_PAGE, .pfn2 = pfn2, .hot_bytes = 64, .cold_bytes = 64,
-                          .consts = { { .guest_ofs = 1, .len = 4, .host_len = 4, .host_ofs = 33 },
-                                      { .guest_ofs = 1, .len = 4, .host_len = 4, .host_ofs = 41, .is_cold = true },
-                                      { .guest_ofs = 15, .len = 1, .host_len = 1, .host_ofs = 50 } } };
+    static const uint8_t source[16] = { 0xb8, 1,    2,    3,    4,    0x90, 0x91, 0x92,
+                                        0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 0x04, 5 };
+    struct ccf_wish w = { .pa = pa,
+                          .eip = (uint32_t)pa,
+                          .guest_len = 16,
+                          .source = source,
+                          .nconsts = 3,
+                          .two_pages = pfn2 != CCF_ONE_PAGE,
+                          .pfn2 = pfn2,
+                          .hot_bytes = 64,
+                          .cold_bytes = 64,
+                          .consts = {
+                              { .guest_ofs = 1, .len = 4, .host_len = 4, .host_ofs = 33 },
+                              { .guest_ofs = 1, .len = 4, .host_len = 4, .host_ofs = 41, .is_cold = true },
+                              { .guest_ofs = 15, .len = 1, .host_len = 1, .host_ofs = 50 } } };
 
     return tc_make(fx, &w);
 }
@@ -244,8 +253,13 @@ static void constants_are_patched_and_nothing_else(void **state)
         { 15, 1, { 9 }, true, 0xcccccccc, 0xcccccccc, 9 },
         { 0, 5, { 0xb8, 9, 2, 3, 4 }, true, 0x04030209, 0x04030209, 0xcc },
         { 3, 4, { 3, 9, 0x90, 0x91 }, true, 0x09030201, 0x09030201, 0xcc },
-        { 0, 16, { 0xb8, 1, 2, 3, 4, 0x90, 0x91, 0x92, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 4, 6 }, true, 0x04030201,
-          0x04030201, 6 }, /* written as it was: written again */
+        { 0,
+          16,
+          { 0xb8, 1, 2, 3, 4, 0x90, 0x91, 0x92, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 4, 6 },
+          true,
+          0x04030201,
+          0x04030201,
+          6 }, /* written as it was: written again */
         { 0, 5, { 0xb8, 1, 2, 3, 4 }, true, 0xcccccccc, 0xcccccccc, 0xcc },
         { 5, 1, { 0x90 }, true, 0xcccccccc, 0xcccccccc, 0xcc },
         { 0, 1, { 0xb9 }, false, 0xcccccccc, 0xcccccccc, 0xcc },
@@ -260,7 +274,8 @@ static void constants_are_patched_and_nothing_else(void **state)
         uint64_t generation = tcache_generation(fx->tc);
         uint32_t hot, cold;
 
-        assert_int_equal(tcache_written(fx->tc, gpa(0x5100 + cases[i].from), cases[i].now, cases[i].len, DROP_WRITE), 1);
+        assert_int_equal(
+            tcache_written(fx->tc, gpa(0x5100 + cases[i].from), cases[i].now, cases[i].len, DROP_WRITE), 1);
         assert_int_equal(c->live, cases[i].lives);
         assert_int_equal(tcache_generation(fx->tc) == generation, cases[i].lives);
         memcpy(&hot, c->hot + 33, 4);
@@ -304,8 +319,35 @@ static void what_is_not_made_for_it_is_dropped(void **state)
     assert_int_equal(tcache_written(fx->tc, gpa(0x5104), now, 4, DROP_WRITE), 1);
     assert_false(c->live);
     c = patchable(fx, 0x5100, CCF_ONE_PAGE);
-    assert_int_equal(tcache_written(fx->tc, gpa(0x5101), NULL, 4, DROP_WRITE), 1); /* what is there is not known */
+    assert_int_equal(tcache_written(fx->tc, gpa(0x5101), NULL, 4, DROP_WRITE),
+                     1); /* what is there is not known */
     assert_false(c->live);
+    tc_fixture_free(fx);
+}
+
+/* A page may have been on the lowest level when a version was made: nobody knows then what it was made of. */
+static void parked_version_without_its_bytes_stays_parked(void **state)
+{
+    struct tc_fixture *fx = tc_fixture_new(1u << 20);
+    const uint8_t bytes[4] = { 1, 2, 3, 4 };
+    struct ccf *gate = tc_make(fx, &(struct ccf_wish){ .pa = 0x5100,
+                                                       .eip = 0x5100,
+                                                       .guest_len = 1,
+                                                       .is_gate = true,
+                                                       .nlinks = 1,
+                                                       .target = { 0x5100 } });
+    struct ccf_wish wish = { .pa = 0x5100, .eip = 0x5100, .guest_len = sizeof bytes, .gate = gate };
+    struct ccf *unknown = tc_make(fx, &wish), *known;
+
+    (void)state;
+    assert_int_equal(tcache_written(fx->tc, gpa(0x5101), bytes, 1, DROP_WRITE), 1);
+    assert_true(unknown->is_parked);
+    assert_null(tcache_gate_open(fx->tc, gate, bytes, sizeof bytes));
+    wish.source = bytes;
+    known = tc_make(fx, &wish);
+    assert_int_equal(tcache_written(fx->tc, gpa(0x5101), (const uint8_t[]){ 9 }, 1, DROP_WRITE), 1);
+    assert_ptr_equal(tcache_gate_open(fx->tc, gate, bytes, sizeof bytes), known);
+    assert_int_equal(tcache_audit(fx->tc), 0);
     tc_fixture_free(fx);
 }
 
@@ -325,6 +367,7 @@ int main(void)
         cmocka_unit_test(constants_are_patched_and_nothing_else),
         cmocka_unit_test(constant_in_two_pages_is_patched_by_either),
         cmocka_unit_test(what_is_not_made_for_it_is_dropped),
+        cmocka_unit_test(parked_version_without_its_bytes_stays_parked),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
