@@ -1,6 +1,6 @@
 /*
- * coherency=check, and pages that adaptive compares: pages of code stay writable, and each CCF compares the bytes it was made
- * from with those in memory before it runs.
+ * coherency=check, and pages that adaptive compares: pages of code stay writable, and each CCF compares the
+ * bytes it was made from with those in memory before it runs.
  *
  *     body:     jmp   prelude
  *     back:     ...                        ; the instructions
@@ -35,7 +35,7 @@
 
 uint8_t *prelude_branch(struct xlate *x)
 {
-    return x->checks && x->checked[0] ? e_jmp32_fwd(&x->hot) : NULL;
+    return x->checks && (x->checked[0] || x->checked[1]) ? e_jmp32_fwd(&x->hot) : NULL;
 }
 
 bool prelude_ends_tu(const struct xlate *x)
@@ -52,12 +52,17 @@ static uint64_t bytes_as_number(const uint8_t *bytes, unsigned n)
     return value;
 }
 
-/* R10 points to `len` bytes, to be equal to `bytes`; else to `stale`. */
-static void compare(struct xlate *x, const uint8_t *bytes, uint32_t len, const uint8_t *stale)
+/* The `len` bytes at `where` are to be equal to `bytes`; else to `stale`. Nowhere is no memory (bytes that
+ * nobody answers for), which does not change. */
+static void compare(struct xlate *x, const uint8_t *where, const uint8_t *bytes, uint32_t len,
+                    const uint8_t *stale)
 {
     struct emit *e = &x->hot;
     unsigned n;
 
+    if (!where)
+        return;
+    e_mov_r64_imm64(e, H_T2, (uint64_t)(uintptr_t)where);
     for (uint32_t ofs = 0; ofs < len; ofs += n) {
         struct hmem piece = hmem_base(H_T2, (int32_t)ofs);
 
@@ -103,28 +108,27 @@ void prelude_put(struct xlate *x, uint8_t *branch, const uint8_t *bytes)
     if (e->overflow)
         return;
     e_patch32(branch, e->p);
-    e_mov_r64_imm64(e, H_T2, (uint64_t)(uintptr_t)x->checked[0]);
-    compare(x, bytes, first, stale);
-    if (len > first) {
-        e_mov_r64_imm64(e, H_T2, (uint64_t)(uintptr_t)x->checked[1]);
-        compare(x, bytes + first, len - first, stale);
-    }
+    compare(x, x->checked[0], bytes, first, stale);
+    if (len > first)
+        compare(x, x->checked[1], bytes + first, len - first, stale);
     e_jmp32_to(e, branch + 4);
+}
+
+static bool still_holds(struct bt *bt, uint64_t pa, const uint8_t *source, uint32_t len)
+{
+    hva_t p = mmu_ram_ptr(bt->cpu->mmu, gpa(pa));
+
+    return !p.p || memcmp(p.p, source, len) == 0;
 }
 
 bool prelude_holds(struct bt *bt, const struct ccf *ccf)
 {
     uint32_t len = ccf->guest_len, first = first_part(ccf->key.pa, len);
-    hva_t p = { NULL };
+    bool compares =
+        policy_checks(bt, ccf->key.pa >> GUEST_PAGE_SHIFT) || (len > first && policy_checks(bt, ccf->pfn2));
 
-    if (policy_checks(bt, ccf->key.pa >> GUEST_PAGE_SHIFT) || (len > first && policy_checks(bt, ccf->pfn2)))
-        p = mmu_ram_ptr(bt->cpu->mmu, gpa(ccf->key.pa));
-    if (!ccf->source || !p.p)
-        return true;
-    if (memcmp(p.p, ccf->source, first) != 0)
-        return false;
-    if (first == len)
-        return true;
-    p = mmu_ram_ptr(bt->cpu->mmu, gpa(ccf->pfn2 << GUEST_PAGE_SHIFT));
-    return !p.p || memcmp(p.p, ccf->source + first, len - first) == 0;
+    return !compares || !ccf->source ||
+           (still_holds(bt, ccf->key.pa, ccf->source, first) &&
+            (len == first ||
+             still_holds(bt, ccf->pfn2 << GUEST_PAGE_SHIFT, ccf->source + first, len - first)));
 }

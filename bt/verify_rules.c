@@ -85,7 +85,7 @@ static void mov_imm(struct verify_work *v, const struct host_insn *h, unsigned t
     uint64_t imm = h->ops[1].imm.value.u;
 
     for (unsigned i = 0; i < ARRAY_LEN(v->in->source) && h->ops[0].size == 64; i++)
-        if (v->in->source_len[i] && imm == (uint64_t)(uintptr_t)v->in->source[i]) {
+        if (v->in->source[i] && v->in->source_len[i] && imm == (uint64_t)(uintptr_t)v->in->source[i]) {
             verify_set_reg(v, to, (struct value){ .kind = VAL_PTR, .span = v->in->source_len[i] - 1 });
             return;
         }

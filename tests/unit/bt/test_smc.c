@@ -10,6 +10,7 @@
 
 #define ALIAS     0x420000 /* a second mapping of page CODE */
 #define AT(label) STR(CODE) " + " label " - 771b"
+#define NOWHERE   0x3f000000u /* a PA without memory or device */
 #define PAGE      0x1000
 
 /* Code that changes what comes right behind it, NOPs at first, to INC EDX and NOPs. */
@@ -160,7 +161,8 @@ static void repeated_store_over_itself(void **state)
     (void)state;
     for (int round = 0; round < 6; round++) {
         start(fx);
-        run_code(fx, GUEST("mov edi, " AT("1f") "; mov ecx, 4; mov al, 0x90; 1: rep stosb; nop; nop; nop; nop"));
+        run_code(fx,
+                 GUEST("mov edi, " AT("1f") "; mov ecx, 4; mov al, 0x90; 1: rep stosb; nop; nop; nop; nop"));
         assert_int_equal(fx->frame.gpr[ECX], 3);
     }
     run_fixture_free(fx);
@@ -365,6 +367,31 @@ static void second_page_that_is_not_there(void **state)
     run_fixture_free(fx);
 }
 
+/* Where there is no memory a fetch reads FF, which is half of an instruction here. */
+static void either_page_that_nobody_answers_for(void **state)
+{
+    struct run_fixture *fx = run_fixture_new();
+
+    (void)state;
+    put(fx, CODE + PAGE - 1, "\0", 1); /* 00 FF: add bh, bh; FF FF is no instruction */
+    map_alias(fx, CODE + PAGE, NOWHERE, PTE_P | PTE_US);
+    for (int round = 0; round < 2; round++) {
+        start(fx);
+        fx->cpu->gpr[EBX] = 0x1122;
+        run_to(fx, CODE + PAGE - 1, CODE + PAGE + 1);
+        assert_int_equal(fx->frame.gpr[EBX], 0x2222);
+    }
+    map_alias(fx, CODE, NOWHERE, PTE_P | PTE_US);
+    map_alias(fx, CODE + PAGE, SPARE, PTE_P | PTE_W | PTE_US);
+    for (int round = 0; round < 6; round++) { /* FF C2: inc edx; FF CA: dec edx */
+        put(fx, SPARE, round & 2 ? "\xca\x0f\x0b" : "\xc2\x0f\x0b", 3);
+        start(fx);
+        run_to(fx, CODE + PAGE - 1, CODE + PAGE + 1);
+        assert_int_equal(fx->frame.gpr[EDX], round & 2 ? UINT32_MAX : 1);
+    }
+    run_fixture_free(fx);
+}
+
 static void second_page_that_becomes_another(void **state)
 {
     struct run_fixture *fx = run_fixture_new();
@@ -429,8 +456,7 @@ static uint32_t outcome(struct run_fixture *fx, uint32_t len)
     put_u32(fx, DATA + 8, 0x01010101);
     run_to(fx, CODE, CODE + len);
     return fx->frame.gpr[EDX] ^ fx->frame.gpr[EAX] << 1 ^ fx->frame.gpr[ECX] << 2 ^ fx->frame.eflags << 3 ^
-           get_u32(fx, DATA) << 4 ^ get_u32(fx, DATA + 8) << 5 ^
-           get_u32(fx, STACK_START - 4) << 6;
+           get_u32(fx, DATA) << 4 ^ get_u32(fx, DATA + 8) << 5 ^ get_u32(fx, STACK_START - 4) << 6;
 }
 
 static bool patches(void)
@@ -468,12 +494,14 @@ static void constants_of_every_form(void **state)
         { "push of a byte, whose sign is extended", GUEST("push 0x11"), 1, true },
         { "the same, 16 bits", GUEST(".byte 0x66, 0x6a, 0x11"), 1, true },
         { "displacement from nowhere", GUEST("mov edx, ds:[" STR(DATA) "]"), 4, true },
-        { "displacement, 8 bytes", GUEST("movq mm0, [ebx + 0x40]; movq [ebx], mm0; .byte 0x0f, 0x7f, 0x83; .long 0x10"), 4, true },
+        { "displacement, 8 bytes",
+          GUEST("movq mm0, [ebx + 0x40]; movq [ebx], mm0; .byte 0x0f, 0x7f, 0x83; .long 0x10"), 4, true },
         { "displacement, scaled", GUEST("xor ecx, ecx; .byte 0x8b, 0x94, 0x8b; .long 8"), 4, true },
         { "displacement of none", GUEST(".byte 0x8b, 0x93; .long 0"), 4, true },
         { "offset of MOV EAX", GUEST(".byte 0xa1; .long " STR(DATA)), 4, true },
         { "displacement of a byte", GUEST("lea edx, [ebx + 8]"), 1, false },
-        { "displacement of x87", GUEST(".byte 0xd9, 0x83; .long 8; fninit; .byte 0xdd, 0x83; .long 8"), 4, false },
+        { "displacement of x87", GUEST(".byte 0xd9, 0x83; .long 8; fninit; .byte 0xdd, 0x83; .long 8"), 4,
+          false },
     };
     struct run_fixture *fx = run_fixture_new();
     const struct stats *stats = &fx->cpu->stats;
@@ -512,7 +540,8 @@ static void page_goes_and_comes_back(void **state)
     const struct stats *stats = &fx->cpu->stats;
 
     (void)state;
-    put_code(fx, CODE, GUEST("mov ecx, 400; 1: inc dword ptr ds:[" STR(CODE) " + 0x800]; loop 1b; mov edx, 0; ud2"));
+    put_code(fx, CODE,
+             GUEST("mov ecx, 400; 1: inc dword ptr ds:[" STR(CODE) " + 0x800]; loop 1b; mov edx, 0; ud2"));
     for (uint32_t round = 1; round <= 3; round++) {
         for (uint32_t k = 0; k < 3; k++) { /* traced, then compared */
             put_u32(fx, CODE + 14, round * 16 + k);
@@ -552,7 +581,8 @@ static void every_byte_counts(void **state)
             put(fx, at + k, "\x90", 1);
             start(fx);
             run_to(fx, at, at + n);
-            if (run_config()->coherency != COHERENCY_TRACE && run_config()->coherency != COHERENCY_ADAPTIVE && run_config()->tc_bytes > 1u << 20)
+            if (run_config()->coherency != COHERENCY_TRACE && run_config()->coherency != COHERENCY_ADAPTIVE &&
+                run_config()->tc_bytes > 1u << 20)
                 assert_int_equal(fx->cpu->stats.tu_translated, translated);
             put(fx, at + k, "\x42", 1);
             start(fx);
@@ -562,11 +592,13 @@ static void every_byte_counts(void **state)
     run_fixture_free(fx);
 }
 
-/* One opcode of a loop changes, twice a round. Once each of its three opcodes was met, the rest of the loop stays as it is under
- * coherency=retranslate, and so do the chains into the changed place; nothing is translated any more. */
+/* One opcode of a loop changes, twice a round. Once each of its three opcodes was met, the rest of the loop
+ * stays as it is under coherency=retranslate, and so do the chains into the changed place; nothing is
+ * translated any more. */
 static void instruction_made_anew_alone(void **state)
 {
-    const struct guest_code code = GUEST("mov ecx, 10; 1: inc eax; inc eax; inc edx; inc eax; inc eax; loop 1b");
+    const struct guest_code code =
+        GUEST("mov ecx, 10; 1: inc eax; inc eax; inc edx; inc eax; inc eax; loop 1b");
     static const struct {
         uint8_t opcode;
         uint32_t edx;
@@ -649,8 +681,8 @@ static void page_climbs_the_ladder(void **state)
     run_fixture_free(fx);
 }
 
-/* A page filled with functions one after another, each run once, and then with others: constants differ, so it is to be
- * patched, however many stores hit nothing yet and however many CCFs of before the move end. */
+/* A page filled with functions one after another, each run once, and then with others: constants differ, so
+ * it is to be patched, however many stores hit nothing yet and however many CCFs of before the move end. */
 static void code_emitted_into_a_page_is_patched(void **state)
 {
     struct run_fixture *fx = run_fixture_new();
@@ -678,7 +710,8 @@ static void code_emitted_into_a_page_is_patched(void **state)
 /* More versions than are kept, in a cache that evicts them and their gates now and then. */
 static void many_versions_of_an_instruction(void **state)
 {
-    const struct guest_code code = GUEST("mov ecx, 1; 1: inc eax; mov edx, 0; jmp 2f; .skip 100, 0x90; 2: loop 1b");
+    const struct guest_code code =
+        GUEST("mov ecx, 1; 1: inc eax; mov edx, 0; jmp 2f; .skip 100, 0x90; 2: loop 1b");
     struct run_fixture *fx = run_fixture_new();
 
     (void)state;
@@ -730,6 +763,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(device_access_that_changes_code),
         cmocka_unit_test(every_split_of_an_instruction),
         cmocka_unit_test(second_page_that_is_not_there),
+        cmocka_unit_test(either_page_that_nobody_answers_for),
         cmocka_unit_test(second_page_that_becomes_another),
         cmocka_unit_test(both_parts_in_one_page_twice_mapped),
         cmocka_unit_test(straddler_changed_in_its_second_page),
