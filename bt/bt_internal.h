@@ -97,7 +97,9 @@ struct world_stubs {
 
 /* A TU whose accesses kept missing the window: checked for good (form.c). */
 struct site {
-    uint64_t pa; /* of its first byte, plus 1 so that 0 is none */
+    uint64_t pa;     /* of its first byte, plus 1 so that 0 is none                         */
+    bool is_checked; /* for the time being                                                  */
+    uint8_t times;   /* so often                                                            */
 };
 #define BT_SITES 8192u
 

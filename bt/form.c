@@ -15,9 +15,14 @@
  *              the next)-------------------------------------------------------> checked
  *   window  --(a CCF misses more often than its share of the run time can pay
  *              for: MISS_FREE, and MISS_PER_SAMPLE for each sample)-----------> checked
+ *   checked --(such a CCF is sampled SITE_PATIENCE times, doubled each time)---> window
  *
  * A sample stands for a millisecond of run time, so MISS_PER_SAMPLE bounds what misses may
  * cost to about a fifth of it. What was decided is remembered by the PA of the TU.
+ *
+ * A window begins empty. To bring in what a program works on is paid once, by the samples that it took
+ * until there was a window (CALLS_PER_WAIT): a CCF is not blamed when it is the one that meets a page first,
+ * or when the guest's kernel has yet to supply it.
  */
 #include "base/log.h"
 #include "bt/bt_internal.h"
@@ -25,14 +30,17 @@
 
 #define SPACE_HOT 4u
 #define SPACE_PATIENCE 8u
-#define SPACE_NEEDED_MAX 4096u
-#define CALLS_FREE 64u
+#define SPACE_NEEDED_MAX 1024u
+#define CALLS_FREE 192u
+#define CALLS_PER_WAIT 4u
 #define CALLS_PER_SAMPLE 24u
 #define PAGE_HOT  4u
 #define PAGE_SPAN 16u
 #define MISS_FREE 24u
 #define MISS_PER_SAMPLE 32u
 #define MISS_IN_VAIN 4u /* a miss that could not be filled counts for so many */
+#define SITE_PATIENCE 16u
+#define SITE_TIMES_MAX 8u
 
 static struct site *site_of(struct bt *bt, uint64_t pa)
 {
@@ -48,9 +56,16 @@ static struct hot_page *page_of(struct bt *bt, uint64_t pfn)
     return p;
 }
 
+static bool is_held_checked(struct bt *bt, uint64_t pa)
+{
+    const struct site *s = site_of(bt, pa);
+
+    return s->pa == pa + 1 && s->is_checked;
+}
+
 bool form_use_window(struct bt *bt, const struct ccf_key *key)
 {
-    if (bt->opt.mem == MEM_CHECKED || site_of(bt, key->pa)->pa == key->pa + 1 || (key->mode & MODE_STEP))
+    if (bt->opt.mem == MEM_CHECKED || is_held_checked(bt, key->pa) || (key->mode & MODE_STEP))
         return false;
     if (key->mode & MODE_CPL3)
         return (key->mode & MODE_WINDOW) != 0;
@@ -81,9 +96,9 @@ static void review_window(struct bt *bt)
     if (bt->opt.mem != MEM_ADAPTIVE || cost <= CALLS_FREE)
         return;
     struct space *s = space_of(bt);
-    if (cost <= CALLS_FREE + CALLS_PER_SAMPLE * s->samples)
+    if (cost <= CALLS_FREE + CALLS_PER_WAIT * s->needed + CALLS_PER_SAMPLE * s->samples)
         return;
-    LOG(cpu->log, shadow, "window of CR3 0x%08x given up: %u host calls in %u samples\n", cpu->cr3, cost, s->samples);
+    LOG(cpu->log, shadow, "window of CR3 0x%08x given up: %u calls in %u samples\n", cpu->cr3, cost, s->samples);
     mmu_window_close(cpu);
     s->samples = 0;
     s->needed = min_u32(s->needed * SPACE_PATIENCE, SPACE_NEEDED_MAX);
@@ -149,6 +164,23 @@ static void sample_page(struct bt *bt, const struct ccf *ccf)
     tcache_invalidate(cpu->tc, gpa(pfn << GUEST_PAGE_SHIFT), GUEST_PAGE_SIZE, DROP_EVICT);
 }
 
+/* A CCF that is held in the checked form for its misses, but takes time: it may have mended. */
+static void sample_site(struct bt *bt, struct ccf *ccf)
+{
+    struct site *s = site_of(bt, ccf->key.pa);
+
+    if (ccf->uses_window || !is_held_checked(bt, ccf->key.pa) || ccf->heat < SITE_PATIENCE << s->times)
+        return;
+    s->is_checked = false;
+    if (!form_use_window(bt, &ccf->key)) { /* it is in no window anyway */
+        s->is_checked = true;
+        return;
+    }
+    STAT_INC(bt->cpu, form_to_window);
+    LOG(bt->cpu->log, shadow, "window form for EIP 0x%08x again\n", ccf->key.eip);
+    tcache_drop(bt->cpu->tc, ccf, DROP_EVICT);
+}
+
 void bt_sample(struct vcpu *cpu)
 {
     struct bt *bt = cpu->bt;
@@ -164,22 +196,50 @@ void bt_sample(struct vcpu *cpu)
         sample_space(bt);
     else
         sample_page(bt, ccf);
+    if (ccf->live)
+        sample_site(bt, ccf);
 }
 
 /* ---- and back ---------------------------------------------------------------------------------- */
 
-/* mem=window puts up with misses, but not with accesses that no window can serve. */
-static void count_miss(struct bt *bt, struct ccf *ccf, bool is_filled)
+/* What a miss counts against its CCF. mem=window puts up with misses, but not with accesses that no window
+ * can serve. The kernel has no address space to charge. */
+static unsigned price(const struct bt *bt, enum window_fill fill)
+{
+    bool is_user = bt->cpu->cpl == 3, is_adaptive = bt->opt.mem == MEM_ADAPTIVE;
+
+    switch (fill) {
+    case WINDOW_CANNOT:
+        return MISS_IN_VAIN;
+    case WINDOW_FAULTS:
+        return is_user ? 0 : MISS_IN_VAIN;
+    case WINDOW_FILLED:
+        return is_user || !is_adaptive ? 0 : 1;
+    case WINDOW_FILLED_AGAIN:
+        return is_adaptive;
+    }
+    return 0;
+}
+
+static void hold_checked(struct bt *bt, uint64_t pa)
+{
+    struct site *s = site_of(bt, pa);
+
+    if (s->pa != pa + 1)
+        *s = (struct site){ .pa = pa + 1 };
+    else if (s->times < SITE_TIMES_MAX)
+        s->times++;
+    s->is_checked = true;
+}
+
+static void count_miss(struct bt *bt, struct ccf *ccf, enum window_fill fill)
 {
     struct vcpu *cpu = bt->cpu;
 
-    if (!is_filled)
-        ccf->misses += MISS_IN_VAIN;
-    else if (bt->opt.mem == MEM_ADAPTIVE)
-        ccf->misses++;
+    ccf->misses += price(bt, fill);
     if (!ccf->live || ccf->misses <= MISS_FREE + MISS_PER_SAMPLE * ccf->heat)
         return;
-    site_of(bt, ccf->key.pa)->pa = ccf->key.pa + 1;
+    hold_checked(bt, ccf->key.pa);
     STAT_INC(cpu, form_to_checked);
     LOG(cpu->log, shadow, "checked form for EIP 0x%08x again\n", ccf->key.eip);
     tcache_drop(cpu->tc, ccf, DROP_EVICT);
@@ -211,8 +271,9 @@ const uint8_t *form_window_miss(struct bt *bt)
     if (mmu_window_base(cpu, view) != bt->gs_base)
         return leave_window(bt, ccf, insn);
     bool is_inside = cpu->host_addr - mmu_window_base(cpu, view) <= UINT32_MAX;
-    bool is_filled = is_inside && mmu_window_fill(cpu, view, va, cpu->host_is_write);
-    count_miss(bt, ccf, is_filled);
+    enum window_fill fill = is_inside ? mmu_window_fill(cpu, view, va, cpu->host_is_write) : WINDOW_CANNOT;
+    bool is_filled = fill == WINDOW_FILLED || fill == WINDOW_FILLED_AGAIN;
+    count_miss(bt, ccf, fill);
     if (tcache_generation(cpu->tc) != bt->generation) /* it will not go on from there */
         x87_resolve(bt, ccf, ccf_insn_at(ccf, rip));
     return is_filled ? ccf->hot + insn->hot_ofs : ccf->cold + insn->cold_ofs;

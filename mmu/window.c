@@ -12,6 +12,10 @@
 #include "platform/platform.h"
 
 #define RUN_MAX 32u            /* pages to either side of the one that missed              */
+/* What a window has cost says what it will cost: a page that is filled again may be so for ever, a first fill
+ * and a fault of the guest (a signal for nothing) come once. */
+#define COST_CALL 4u
+#define COST_ONCE 1u
 #define PA_MASK 0x0000000ffffff000ull
 
 static struct windows *ws(struct mmu *m)
@@ -96,10 +100,10 @@ static void unmap(struct mmu *m, struct window *w, uint32_t vpn, uint32_t npages
 {
     platform_window_unmap(w->base, vpn << GUEST_PAGE_SHIFT, (uint64_t)npages << GUEST_PAGE_SHIFT);
     for (uint32_t i = 0; i < npages; i++)
-        w->page[vpn + i] = 0;
+        w->page[vpn + i] = WP_SEEN;
     w->nvmas += 1; /* a hole may split a run */
     m->cpu->stats.window_vma++;
-    w->cost++;
+    w->cost += COST_CALL;
     STAT_ADD(m->cpu, page_drop, npages);
 }
 
@@ -379,7 +383,7 @@ uint32_t mmu_window_cost(struct vcpu *cpu)
 {
     const struct windows *s = ws(cpu->mmu);
 
-    return s && s->user ? s->w[s->user].cost : 0;
+    return s && s->user ? s->w[s->user].cost / COST_CALL : 0;
 }
 
 static struct window *current(struct mmu *m, enum mmu_view_id view)
@@ -470,17 +474,28 @@ static bool pte_continues(const struct vcpu *cpu, const struct tables *t, uint32
     return (pte & needs) == needs && (pte & PA_MASK) >> GUEST_PAGE_SHIFT == pfn && page_fits(m, pfn, is_writable);
 }
 
-static void extend_in_table(const struct vcpu *cpu, const struct tables *t, struct run *r, uint32_t needs)
+/* A page that is mapped as well or better would only have to be touched anew. */
+static bool wants_mapping(const struct window *w, uint32_t vpn, bool is_writable)
+{
+    unsigned has = w->page[vpn];
+
+    return !(has & WP_MAPPED) || (has & WP_PENDING) || (is_writable && !(has & WP_WRITABLE));
+}
+
+static void extend_in_table(const struct vcpu *cpu, const struct window *w, const struct tables *t, struct run *r,
+                            uint32_t needs)
 {
     if (!t->table)
         return;
     for (unsigned i = 0; i < RUN_MAX && (r->vpn + r->npages) % t->table_pages; i++) {
-        if (!pte_continues(cpu, t, r->vpn + r->npages, r->pfn + r->npages, r->is_writable, needs))
+        if (!wants_mapping(w, r->vpn + r->npages, r->is_writable) ||
+            !pte_continues(cpu, t, r->vpn + r->npages, r->pfn + r->npages, r->is_writable, needs))
             break;
         r->npages++;
     }
     for (unsigned i = 0; i < RUN_MAX && r->vpn % t->table_pages && r->pfn; i++) {
-        if (!pte_continues(cpu, t, r->vpn - 1, r->pfn - 1, r->is_writable, needs))
+        if (!wants_mapping(w, r->vpn - 1, r->is_writable) ||
+            !pte_continues(cpu, t, r->vpn - 1, r->pfn - 1, r->is_writable, needs))
             break;
         r->vpn--;
         r->pfn--;
@@ -564,11 +579,11 @@ static bool map_run(struct mmu *m, unsigned index, const struct run *r)
                             r->npages << GUEST_PAGE_SHIFT, r->is_writable) != 0)
         return false;
     w->nvmas += 2;
-    w->cost++;
+    w->cost += w->page[r->vpn] & WP_SEEN ? COST_CALL : COST_ONCE;
     m->cpu->stats.window_vma += 2;
     STAT_INC(m->cpu, window_map);
     for (uint32_t i = 0; i < r->npages; i++) {
-        w->page[r->vpn + i] = WP_MAPPED | (r->is_writable ? WP_WRITABLE : 0);
+        w->page[r->vpn + i] = WP_MAPPED | (r->is_writable ? WP_WRITABLE : 0) | (w->page[r->vpn + i] & WP_SEEN);
         if (r->is_writable && index)
             rmap_add(m, VIEW_COUNT + index, r->vpn + i, r->pfn + i);
     }
@@ -596,7 +611,7 @@ static bool fill_supervisor(struct vcpu *cpu, uint32_t vpn, const struct walk *w
         cpu->mmu->view[VIEW_SUPERVISOR].large[vpn / REGION_PAGES / 64] |= 1ull << (vpn / REGION_PAGES) % 64;
     } else {
         find_tables(cpu, vpn, &t);
-        extend_in_table(cpu, &t, r, PTE_P | PTE_A | PTE_G);
+        extend_in_table(cpu, &ws(cpu->mmu)->w[0], &t, r, PTE_P | PTE_A | PTE_G);
     }
     return true;
 }
@@ -617,11 +632,11 @@ static bool fill_user(struct vcpu *cpu, unsigned index, uint32_t vpn, const stru
     }
     if (!watch(m, index, t.table, vpn & ~(t.table_pages - 1), 1, t.entry_bytes))
         return false;
-    extend_in_table(cpu, &t, r, PTE_P | PTE_A | PTE_US);
+    extend_in_table(cpu, &ws(m)->w[index], &t, r, PTE_P | PTE_A | PTE_US);
     return true;
 }
 
-bool mmu_window_fill(struct vcpu *cpu, enum mmu_view_id view, gva_t va, bool is_store)
+enum window_fill mmu_window_fill(struct vcpu *cpu, enum mmu_view_id view, gva_t va, bool is_store)
 {
     struct mmu *m = cpu->mmu;
     struct window *w = current(m, view);
@@ -629,27 +644,34 @@ bool mmu_window_fill(struct vcpu *cpu, enum mmu_view_id view, gva_t va, bool is_
     uint32_t vpn = gva_page(va);
     struct walk walk;
 
-    if (!w || cpu->a20_off || mmu_walk(cpu, va, (is_store ? ACC_WRITE : ACC_READ) | user, &walk) != X86_OK)
-        return false;
+    if (!w || cpu->a20_off)
+        return WINDOW_CANNOT;
+    if (mmu_walk(cpu, va, (is_store ? ACC_WRITE : ACC_READ) | user, &walk) != X86_OK) {
+        w->cost += COST_ONCE;
+        return WINDOW_FAULTS;
+    }
     struct run r = { .vpn = vpn, .npages = 1, .pfn = gpa_page(walk.pa) };
     if (!page_fits(m, r.pfn, is_store))
-        return false;
+        return WINDOW_CANNOT;
     unsigned index = (unsigned)(w - ws(m)->w);
     if (view == VIEW_SUPERVISOR) {
         if (!fill_supervisor(cpu, vpn, &walk, is_store, &r))
-            return false;
+            return WINDOW_CANNOT;
     } else {
         r.is_writable = walk.is_writable && walk.is_dirty && page_fits(m, r.pfn, true);
         if (!fill_user(cpu, index, vpn, &walk, &r))
-            return false;
+            return WINDOW_CANNOT;
         if (is_store && !page_fits(m, r.pfn, true)) /* the watch was put on this very page */
-            return false;
+            return WINDOW_CANNOT;
     }
     if (!leave_out_watched(m, vpn, &r))
-        return false;
+        return WINDOW_CANNOT;
+    bool is_again = w->page[vpn] & WP_SEEN;
     LOG(cpu->log, shadow, "window %u: VA 0x%08x, %u pages from PA 0x%llx%s\n", index, r.vpn << GUEST_PAGE_SHIFT,
         r.npages, (unsigned long long)r.pfn << GUEST_PAGE_SHIFT, r.is_writable ? ", writable" : "");
-    return map_run(m, index, &r);
+    if (!map_run(m, index, &r))
+        return WINDOW_CANNOT;
+    return is_again ? WINDOW_FILLED_AGAIN : WINDOW_FILLED;
 }
 
 void windows_done(struct mmu *m)

@@ -29,13 +29,20 @@ bool mmu_window_open(struct vcpu *cpu, enum mmu_view_id view);
 uint64_t mmu_window_base(struct vcpu *cpu, enum mmu_view_id view);
 /** Give the present user window up. */
 void mmu_window_close(struct vcpu *cpu);
-/** Host calls made for the present user window since it was opened. */
+/** Host calls made for the present user window since it was opened; first fills of a page, and misses that were
+ *  faults of the guest, count a quarter. */
 uint32_t mmu_window_cost(struct vcpu *cpu);
 /** Carry out what was noted for the present user window. Before every entry to user code. */
 void mmu_window_sync(struct vcpu *cpu);
-/** Make va accessible in the view's window. false: it can't be, or the guest faults: take the
- *  slow path, which decides. */
-bool mmu_window_fill(struct vcpu *cpu, enum mmu_view_id view, gva_t va, bool is_store);
+/** What a miss came to. */
+enum window_fill {
+    WINDOW_CANNOT,       /* the page can't be shown: a device, a trace, a watch; or the host has no mapping left */
+    WINDOW_FAULTS,       /* the guest's own tables do not allow the access                                       */
+    WINDOW_FILLED,       /* the first time since the window was opened                                           */
+    WINDOW_FILLED_AGAIN, /* it had been mapped, and was dropped                                                  */
+};
+/** Make va accessible in the view's window; unless it is filled, the slow path decides. */
+enum window_fill mmu_window_fill(struct vcpu *cpu, enum mmu_view_id view, gva_t va, bool is_store);
 /** Is `host_addr` in the window at `base`, or in its guards? Then *va is the guest address. */
 bool mmu_window_contains(uint64_t base, uint64_t host_addr, gva_t *va);
 

@@ -21,6 +21,7 @@ struct window_run {
 #define WP_MAPPED   1u
 #define WP_WRITABLE 2u
 #define WP_PENDING  4u /* to be unmapped before the next use */
+#define WP_SEEN     8u /* was mapped since the window was opened or cleared */
 
 #define WINDOW_PENDING 256u
 
@@ -34,7 +35,7 @@ struct window {
     uint32_t npending;  /* runs noted below; above WINDOW_PENDING: somewhere in [low, high) */
     uint32_t pending[WINDOW_PENDING]; /* first pages of WP_PENDING runs                   */
     uint32_t nvmas;    /* at most so many host mappings                                   */
-    uint32_t cost;     /* host calls since it was opened                                  */
+    uint32_t cost;     /* since it was opened, in quarters: mmu_window_cost               */
     uint64_t used;     /* when it was last current                                        */
 };
 
