@@ -207,6 +207,8 @@ void verify_draft(struct bt *bt, const struct tcache_room *room);
 bool reuse_is_possible(const struct bt *bt, const struct ccf_key *key);
 /** Make the CCF of `key` of one for another EIP. false: there is none that would do. */
 bool reuse_ccf(struct bt *bt, const struct ccf_key *key, gva_t va, struct ccf **out);
+/** A CCF was moved (tcache_move_page): check it if verify=on, and report it. */
+void reuse_moved(struct bt *bt, const struct ccf *ccf);
 
 /* ---- place.c: what a copy has to change ----------------------------------------------------------- */
 /** The last four bytes of `e` are of this kind. */

@@ -11,7 +11,8 @@
  * copied CCF was made under besides, the key does not say: the form of access, and bytes that have not changed.
  * Whether the second page of an instruction in two pages is the same is looked up.
  *
- * CCFs of a program that has ended need not be copied: they move (tcache/move.c). With verify=on each copy is compared with what the translator would have made.
+ * CCFs of a program that has ended need not be copied: they move (tcache/move.c). With verify=on each CCF that was
+ * copied or moved is compared with what the translator would have made.
  */
 #include "base/assert.h"
 #include "base/log.h"
@@ -155,6 +156,12 @@ static bool copy(struct bt *bt, const struct ccf *from, const struct ccf_key *ke
     return true;
 }
 
+static void report(struct bt *bt, const struct ccf *ccf)
+{
+    if (bt->ops.translated)
+        bt->ops.translated(bt->ops.ctx, bt->cpu, ccf);
+}
+
 /* verify=on: a copy of a CCF that was moved is a translation, too. */
 static void check_moved(struct bt *bt, const struct ccf *ccf, gva_t va)
 {
@@ -169,6 +176,16 @@ static void check_moved(struct bt *bt, const struct ccf *ccf, gva_t va)
     check_copy(bt, &room, fresh_len);
 }
 
+/* Those in two pages are checked when they are asked for: only then may the second page be fetched. */
+void reuse_moved(struct bt *bt, const struct ccf *ccf)
+{
+    gva_t va = gva(ccf->key.cs_base + ccf->key.eip);
+
+    if (bt->opt.verify && ccf->pfn2 == CCF_ONE_PAGE && is_usable(bt, ccf, &ccf->key, va))
+        check_moved(bt, ccf, va);
+    report(bt, ccf);
+}
+
 /* The page's CCFs may be there, at the VA where a program that has ended ran them. */
 static bool move(struct bt *bt, const struct ccf_key *key, gva_t va, struct ccf **out)
 {
@@ -181,7 +198,7 @@ static bool move(struct bt *bt, const struct ccf_key *key, gva_t va, struct ccf 
         tcache_drop(bt->cpu->tc, *out, DROP_EVICT);
         return false;
     }
-    if (bt->opt.verify)
+    if (bt->opt.verify && (*out)->pfn2 != CCF_ONE_PAGE)
         check_moved(bt, *out, va);
     return true;
 }
@@ -190,13 +207,12 @@ bool reuse_ccf(struct bt *bt, const struct ccf_key *key, gva_t va, struct ccf **
 {
     if (!reuse_is_possible(bt, key))
         return false;
-    if (!move(bt, key, va, out)) {
-        const struct ccf *from = tcache_twin(bt->cpu->tc, key);
-        if (!from || ccf_targets_wrap(from, key->eip - from->key.eip) || !is_usable(bt, from, key, va) ||
-            !copy(bt, from, key, va, out))
-            return false;
-    }
-    if (bt->ops.translated)
-        bt->ops.translated(bt->ops.ctx, bt->cpu, *out);
+    if (move(bt, key, va, out))
+        return true;
+    const struct ccf *from = tcache_twin(bt->cpu->tc, key);
+    if (!from || ccf_targets_wrap(from, key->eip - from->key.eip) || !is_usable(bt, from, key, va) ||
+        !copy(bt, from, key, va, out))
+        return false;
+    report(bt, *out);
     return true;
 }

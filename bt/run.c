@@ -105,6 +105,11 @@ static void on_changed(void *ctx, const struct ccf *ccf, unsigned insn)
     policy_ccf_changed(ctx, ccf, insn);
 }
 
+static void on_moved(void *ctx, const struct ccf *ccf)
+{
+    reuse_moved(ctx, ccf);
+}
+
 static struct tcache *make_cache(struct bt *bt)
 {
     struct mmu *mmu = bt->cpu->mmu;
@@ -116,6 +121,7 @@ static struct tcache *make_cache(struct bt *bt)
         .trace_add = on_trace_add,
         .trace_remove = on_trace_remove,
         .changed = on_changed,
+        .moved = on_moved,
     };
 
     return tcache_new(bt->cpu, &config);

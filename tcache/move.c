@@ -141,7 +141,11 @@ unsigned tcache_move_page(struct tcache *tc, const struct ccf_key *key)
     for (unsigned i = 0; i < PAGE_PARTS; i++)
         for (struct ccf *c = part[i], *next; c; c = next) {
             next = c->page[ccf_which_page(c, pfn)].next;
-            moved += ccf_which_page(c, pfn) == 0 && move_ccf(tc, c, delta);
+            if (ccf_which_page(c, pfn) != 0 || !move_ccf(tc, c, delta))
+                continue;
+            moved++;
+            if (tc->config.moved)
+                tc->config.moved(tc->config.ctx, c);
         }
     const struct code_mapping *to = moved ? tcache_mapping_find(tc, p, key->eip >> GUEST_PAGE_SHIFT) : NULL;
     for (unsigned i = 0; to && i < PAGE_PARTS; i++)

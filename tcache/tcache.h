@@ -136,6 +136,8 @@ struct tcache_config {
     void (*trace_remove)(void *ctx, gpa_t pa); /* last CCF from this page is gone          */
     /** Instruction `insn` of the CCF was changed by a store: the CCF is dropped, or parked. May be NULL. */
     void (*changed)(void *ctx, const struct ccf *ccf, unsigned insn);
+    /** The CCF is one for another EIP now (tcache_move_page); chains may not be mended yet. May be NULL. */
+    void (*moved)(void *ctx, const struct ccf *ccf);
 };
 #define TCACHE_MIN_BYTES (128u << 10)
 

@@ -125,6 +125,13 @@ static void next_program(struct run_fixture *fx)
     mmu_cr3_loaded(fx->cpu);
 }
 
+static void count_report(void *ctx, struct vcpu *cpu, const struct ccf *ccf)
+{
+    (void)cpu;
+    assert_true(ccf->live);
+    ++*(uint64_t *)ctx;
+}
+
 /* The page that was run at one VA is run at another one under the same CR3, and no more at the first: its CCFs go
  * with it, with their chains; those in two pages, too. */
 static void code_of_an_ended_program_moves(void **state)
@@ -133,9 +140,13 @@ static void code_of_an_ended_program_moves(void **state)
     const struct guest_code *code = sees_eip();
     const uint32_t start = GUEST_PAGE_SIZE - 0x21; /* an instruction lies in two pages */
     const uint32_t bases[] = { CODE, ALIAS, ALIAS + 0x10000, CODE, ALIAS, ALIAS + 0x10000 };
+    const struct stats *stats = &fx->cpu->stats;
+    uint64_t reports = 0, made_before = stats->tu_translated + stats->tu_reused + stats->tu_moved;
     uint32_t eax = 0;
 
     (void)state;
+    fx->cpu->bt->ops.translated = count_report;
+    fx->cpu->bt->ops.ctx = &reports;
     put_code(fx, CODE + start, *code);
     alias_code(fx, ALIAS);
     alias_code(fx, ALIAS + 0x10000);
@@ -151,6 +162,7 @@ static void code_of_an_ended_program_moves(void **state)
             assert_true(fx->cpu->stats.tu_moved > moved);
         if (i > 1 && run_config()->mem != MEM_WINDOW && run_config()->tc_bytes > TCACHE_MIN_BYTES)
             assert_int_equal(fx->cpu->stats.tu_reused, reused);
+        assert_int_equal(reports, stats->tu_translated + stats->tu_reused + stats->tu_moved - made_before);
         assert_int_equal(tcache_audit(fx->cpu->tc), 0);
         next_program(fx);
     }
