@@ -8,11 +8,15 @@
  * that stand for the guest's own, an end in time, and shadow tables and cache in order.
  *
  *   byte 0  engine options   byte 1  mode it starts in   byte 2  where the code begins   rest  code
+ *
+ * The coherency policy, and whether code is copied and moved, follow from the input's length, so that the corpus keeps
+ * its form.
  */
 #include <signal.h>
 #include <string.h>
 #include <time.h>
 
+#include "bt/bt_internal.h"
 #include "platform/hosted/hosted.h"
 #include "tcache/tcache.h"
 #include "tests/fuzz/input.h"
@@ -69,6 +73,7 @@ static struct vm *make_vm(unsigned how)
                 .max_insns = how & 4 ? 1 : 64,
                 .verify = true,
                 .reuse = true,
+                .coherency = COHERENCY_ADAPTIVE, /* has what all policies need: set_policy */
                 .icount = by_insns,
                 .callouts_only = (how & 0x81) == 0x81 },
         .machine = { .ram_bytes = RAM_BYTES, .clock = { .now_ns = host_now } },
@@ -81,6 +86,16 @@ static struct vm *make_vm(unsigned how)
 
     hosted_features(&config.host, how & 0x80);
     return vm_new(&config);
+}
+
+/* While the cache is empty. Making another VM for it would cost far more. */
+static void set_policy(struct bt *bt, unsigned which)
+{
+    static const enum bt_coherency policies[] = { COHERENCY_ADAPTIVE, COHERENCY_TRACE, COHERENCY_CHECK, COHERENCY_PATCH,
+                                                  COHERENCY_RETRANSLATE };
+
+    bt->opt.coherency = policies[which % ARRAY_LEN(policies)];
+    bt->opt.reuse = which / ARRAY_LEN(policies) % 4 != 3;
 }
 
 static void prepare(unsigned how)
@@ -163,6 +178,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size < 4)
         return 0;
     prepare(take8(&in));
+    set_policy(world.cpu->bt, (unsigned)size);
     world_begin(&world);
     unsigned mode = take8(&in), start = take8(&in);
     for (uint32_t i = 0; i < 8; i++)
