@@ -111,6 +111,8 @@ bool bt_contains(const struct bt *bt, uint64_t host_rip);
 /** Note where the sampling timer found translated code (cpu->sample_rip): hot code and address
  *  spaces that compute move to the window form. Called by the monitor between runs. */
 void bt_sample(struct vcpu *cpu);
+/** Does anything count samples? mem=adaptive does, and coherency policies that change their mind. */
+bool bt_wants_samples(const struct bt *bt);
 
 /** Where a handler sends RIP after a host signal in translated code: leaves with EXIT_HOST. */
 uint64_t bt_signal_stub(const struct bt *bt);

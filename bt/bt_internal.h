@@ -332,6 +332,7 @@ void policy_count_stale(struct bt *bt, uint64_t pfn);
 /** The same: code of page `pfn` that there was no CCF of is about to run. */
 void policy_count_made(struct bt *bt, uint64_t pfn);
 /** A sample was taken. */
+bool policy_wants_samples(const struct bt *bt);
 void policy_count_sample(struct bt *bt);
 
 /* ---- split.c: coherency=retranslate ------------------------------------------------------------ */

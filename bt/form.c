@@ -181,6 +181,11 @@ static void sample_site(struct bt *bt, struct ccf *ccf)
     tcache_drop(bt->cpu->tc, ccf, DROP_EVICT);
 }
 
+bool bt_wants_samples(const struct bt *bt)
+{
+    return bt->opt.mem == MEM_ADAPTIVE || policy_wants_samples(bt);
+}
+
 void bt_sample(struct vcpu *cpu)
 {
     struct bt *bt = cpu->bt;

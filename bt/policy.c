@@ -239,9 +239,14 @@ static void review(struct bt *bt)
     }
 }
 
+bool policy_wants_samples(const struct bt *bt)
+{
+    return is_adaptive(bt) || bt->opt.coherency == COHERENCY_RETRANSLATE;
+}
+
 void policy_count_sample(struct bt *bt)
 {
-    if (bt->opt.coherency != COHERENCY_ADAPTIVE && bt->opt.coherency != COHERENCY_RETRANSLATE)
+    if (!policy_wants_samples(bt))
         return;
     if (++bt->policy_samples % REVIEW_SAMPLES)
         return;

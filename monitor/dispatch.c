@@ -81,7 +81,7 @@ static void arm(struct vm *vm, bool will_run)
         return;
     }
     uint64_t host_deadline = to_host_ns(vm, deadline);
-    if (will_run && vm->config.bt.mem == MEM_ADAPTIVE) { /* the sampling timer, while the guest runs */
+    if (will_run && bt_wants_samples(vm->cpu->bt)) { /* the sampling timer, while the guest runs */
         uint64_t sample = platform_clock_ns() + SAMPLE_NS;
         host_deadline = sample < host_deadline ? sample : host_deadline;
     }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "tcache/tcache.h"
+#include "bt/bt_internal.h"
 #include "tests/unit/bt/run_fixture.h"
 
 #define ALIAS     0x420000 /* a second mapping of page CODE */
@@ -748,9 +749,28 @@ static void more_constants_than_are_noted(void **state)
     run_fixture_free(fx);
 }
 
+/* Policies that change their mind count samples, whatever the form of memory access. */
+static void samples_come_while_code_runs(void **state)
+{
+    struct run_fixture *fx = run_fixture_new();
+    struct bt *bt = fx->cpu->bt;
+    const struct guest_code code = GUEST("mov ecx, 30000000; 1: dec ecx; jnz 1b; ud2");
+
+    (void)state;
+    put_code(fx, CODE, code);
+    bool wants = bt->opt.coherency == COHERENCY_ADAPTIVE || bt->opt.coherency == COHERENCY_RETRANSLATE;
+    for (unsigned i = 0; i < (wants ? 200 : 1) && !bt->policy_samples; i++) { /* a busy host loses some */
+        reset_state(fx);
+        run_to(fx, CODE, CODE + code.len - 2);
+    }
+    assert_int_equal(bt->policy_samples > 0, wants);
+    run_fixture_free(fx);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(samples_come_while_code_runs),
         cmocka_unit_test(next_instruction_sees_the_store),
         cmocka_unit_test(call_that_writes_the_code_it_calls),
         cmocka_unit_test(repeated_store_over_itself),
