@@ -15,7 +15,7 @@ enum bt_mem_form { MEM_CHECKED, MEM_WINDOW, MEM_ADAPTIVE };
 /** How translations are kept coherent with guest code that changes. */
 enum bt_coherency {
     COHERENCY_TRACE, /* a store drops the CCFs whose bytes it hits                              */
-    COHERENCY_CHECK, /* no page is traced: each CCF compares its source bytes before it runs         */
+    COHERENCY_CHECK, /* a page that is written is traced no more: its CCFs compare before they run   */
     COHERENCY_PATCH, /* the same, but for what it leaves as it was, and constants, which are patched */
     COHERENCY_RETRANSLATE, /* an instruction that changes becomes a CCF of its own, made anew alone */
     COHERENCY_ADAPTIVE, /* each page what suits it: policy.c                                        */

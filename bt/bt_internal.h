@@ -173,7 +173,7 @@ struct bt {
     uint64_t reserve_bytes;
     struct page_policy page_policy[BT_POLICY_PAGES]; /* direct mapped by PA page             */
     uint32_t policy_samples;
-    uint8_t *check_page;    /* coherency=adaptive: bit n: page n is not traced, its CCFs compare */
+    uint8_t *check_page;    /* adaptive, check: bit n: page n is not traced, its CCFs compare */
     uint64_t check_page_bytes;
     uint32_t nchecked;      /* bits set                                                    */
     uint64_t split[BT_SPLITS]; /* PA plus 1 of an instruction that changed: split.c          */
@@ -314,7 +314,7 @@ bool prelude_ends_tu(const struct xlate *x);
 /** Are the bytes of `ccf` still those that it was made from? */
 bool prelude_holds(struct bt *bt, const struct ccf *ccf);
 
-/* ---- policy.c: coherency=adaptive, page by page ------------------------------------------------ */
+/* ---- policy.c: coherency=adaptive and check, page by page -------------------------------------- */
 /** Do CCFs with bytes in this page compare them? */
 bool policy_checks(const struct bt *bt, uint64_t pfn);
 /** What holds for a page of code now; under coherency=adaptive, one of those that it chooses from. */

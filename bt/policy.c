@@ -1,5 +1,6 @@
 /*
- * coherency=adaptive: which mechanism each page of code gets. The other policies are one mechanism for all.
+ * coherency=adaptive: which mechanism each page of code gets. The other policies are one mechanism for all, but that check
+ * traces a page of code until the first store to it: code that nobody writes to pays for no comparison.
  *
  *                4 CCFs ended               8 more CCFs ended              33 instructions changed
  *     traced ----------------> patched ----------------------> retranslated ----------------------+
@@ -38,6 +39,13 @@ static bool is_adaptive(const struct bt *bt)
     return bt->opt.coherency == COHERENCY_ADAPTIVE;
 }
 
+/* Some pages are compared, others are traced: under coherency=check those that have been written since code was found in
+ * them, and never another way again. */
+static bool is_by_page(const struct bt *bt)
+{
+    return is_adaptive(bt) || bt->opt.coherency == COHERENCY_CHECK;
+}
+
 static struct page_policy *page_of(struct bt *bt, uint64_t pfn)
 {
     struct page_policy *p = &bt->page_policy[pfn % BT_POLICY_PAGES];
@@ -56,14 +64,12 @@ static enum page_level level_of(const struct bt *bt, uint64_t pfn)
 
 bool policy_checks(const struct bt *bt, uint64_t pfn)
 {
-    if (!is_adaptive(bt))
-        return bt->opt.coherency == COHERENCY_CHECK;
-    return bt->nchecked && pfn / 8 < bt->check_page_bytes && (bt->check_page[pfn / 8] >> pfn % 8 & 1);
+    return is_by_page(bt) && bt->nchecked && pfn / 8 < bt->check_page_bytes && (bt->check_page[pfn / 8] >> pfn % 8 & 1);
 }
 
 enum bt_coherency policy_of(const struct bt *bt, uint64_t pfn)
 {
-    if (!is_adaptive(bt))
+    if (!is_by_page(bt))
         return bt->opt.coherency;
     switch (policy_checks(bt, pfn) ? PAGE_COMPARED : level_of(bt, pfn)) {
     case PAGE_TRACED:
@@ -80,7 +86,7 @@ enum bt_coherency policy_of(const struct bt *bt, uint64_t pfn)
 
 bool policy_keeps_source(const struct bt *bt, uint64_t pfn)
 {
-    return is_adaptive(bt) ? level_of(bt, pfn) != PAGE_TRACED : bt->opt.coherency != COHERENCY_TRACE;
+    return is_by_page(bt) ? level_of(bt, pfn) != PAGE_TRACED : bt->opt.coherency != COHERENCY_TRACE;
 }
 
 bool policy_patches(const struct bt *bt, uint64_t pfn)
@@ -103,7 +109,8 @@ static void log_move(struct bt *bt, uint64_t pfn, const char *how)
     struct event_tally now = event_tally(bt);
 
     event_note(bt, CAUSE_POLICY, gpa(pfn << GUEST_PAGE_SHIFT), GUEST_PAGE_SIZE, &now);
-    LOG(bt->cpu->log, coherency, "adaptive: page 0x%llx is %s from now on\n", (unsigned long long)pfn, how);
+    LOG(bt->cpu->log, coherency, "%s: page 0x%llx is %s from now on\n", is_adaptive(bt) ? "adaptive" : "check",
+        (unsigned long long)pfn, how);
 }
 
 /* ---- up ---------------------------------------------------------------------------------------- */
@@ -162,8 +169,12 @@ void policy_count_store(struct bt *bt, uint64_t pfn, bool is_hit)
 {
     bool has_too_many = split_review(bt, pfn);
 
-    if (!is_adaptive(bt) || pfn / 8 >= bt->check_page_bytes || policy_checks(bt, pfn))
+    if (!is_by_page(bt) || pfn / 8 >= bt->check_page_bytes || policy_checks(bt, pfn))
         return;
+    if (!is_adaptive(bt)) {
+        to_check(bt, pfn);
+        return;
+    }
     struct page_policy *p = page_of(bt, pfn);
     if (bt->policy_samples - p->since >= CHECK_SPAN) {
         p->since = bt->policy_samples;

@@ -152,7 +152,7 @@ struct bt *bt_new(struct vcpu *cpu, const struct bt_options *options, const stru
     cpu->no_shortcuts = bt->opt.callouts_only;
     cpu->bt = bt;
     cpu->tc = make_cache(bt);
-    if (bt->opt.coherency == COHERENCY_ADAPTIVE) {
+    if (bt->opt.coherency == COHERENCY_ADAPTIVE || bt->opt.coherency == COHERENCY_CHECK) {
         bt->check_page_bytes = ((mmu_ram_bytes(cpu->mmu) >> GUEST_PAGE_SHIFT) / 8 + GUEST_PAGE_MASK) &
                                ~(uint64_t)GUEST_PAGE_MASK;
         bt->check_page = platform_reserve(bt->check_page_bytes);
