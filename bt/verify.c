@@ -131,17 +131,19 @@ static bool mark_consts(struct verify_work *v)
     return true;
 }
 
-static bool is_window_operand(const ZydisDecodedOperand *op)
+static bool is_window_operand(const struct verify_work *v, const struct host_insn *h, const ZydisDecodedOperand *op)
 {
-    return op->type == ZYDIS_OPERAND_TYPE_MEMORY && op->mem.segment == ZYDIS_REGISTER_GS;
+    if (op->type != ZYDIS_OPERAND_TYPE_MEMORY)
+        return false;
+    return v->in->linear_window ? h->zi.address_width == 32 : op->mem.segment == ZYDIS_REGISTER_GS;
 }
 
 /* The displacement of a LEA, whose result is then any number, or of an operand in the window, which may be any. */
-static bool is_disp(const struct host_insn *h, uint32_t ofs, uint32_t len)
+static bool is_disp(const struct verify_work *v, const struct host_insn *h, uint32_t ofs, uint32_t len)
 {
     return h->disp_varies && h->zi.raw.disp.offset == ofs && h->zi.raw.disp.size == len * 8 && len == 4 &&
-           (h->zi.mnemonic == ZYDIS_MNEMONIC_LEA || is_window_operand(&h->ops[0]) || is_window_operand(&h->ops[1]) ||
-            is_window_operand(&h->ops[2]));
+           (h->zi.mnemonic == ZYDIS_MNEMONIC_LEA || is_window_operand(v, h, &h->ops[0]) ||
+            is_window_operand(v, h, &h->ops[1]) || is_window_operand(v, h, &h->ops[2]));
 }
 
 /* Each constant is all of the immediate or displacement of an instruction, and no displacement of a branch. */
@@ -156,7 +158,7 @@ static bool check_consts(struct verify_work *v)
             start--;
         if (!decode_at(v, start, &h))
             return false;
-        if (is_disp(&h, ofs - start, k->len))
+        if (is_disp(v, &h, ofs - start, k->len))
             continue;
         if (!h.imm_varies || start + h.zi.raw.imm[0].offset != ofs || h.zi.raw.imm[0].size != k->len * 8 ||
             h.zi.raw.imm[0].is_relative)
