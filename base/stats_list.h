@@ -5,6 +5,8 @@
 STAT(tu_translated, "translation units translated")
 STAT(tu_reused, "units copied from ones of the same bytes at another address")
 STAT(tu_moved, "units that became those of the same bytes at another address")
+STAT(direct_step, "user instructions run translated, by themselves, under user=direct")
+STAT(direct_refused, "entries to user code that was not for the processor itself, under user=direct")
 STAT(insn_translated, "guest instructions translated")
 STAT(insn_ident, "instructions copied as they are (operands re-addressed)")
 STAT(insn_lowered, "instructions lowered to other instructions")

@@ -31,6 +31,7 @@ struct bt_options {
     bool icount;              /* clock=insn                                             */
     bool callouts_only;       /* inline=off: every system instruction is a callout        */
     enum bt_coherency coherency; /* coherency=                                          */
+    bool user_direct;         /* user=direct: user code is entered by the dispatcher alone */
     bool reuse;               /* reuse=on|off: CCFs copied to other EIPs                */
 };
 
@@ -113,6 +114,10 @@ bool bt_contains(const struct bt *bt, uint64_t host_rip);
 void bt_sample(struct vcpu *cpu);
 /** Does anything count samples? mem=adaptive does, and coherency policies that change their mind. */
 bool bt_wants_samples(const struct bt *bt);
+
+/** Select a window for user code that the processor runs itself, after its losses are carried out. false: none can be
+ *  had. */
+bool bt_direct_window(struct vcpu *cpu);
 
 /** Where a handler sends RIP after a host signal in translated code: leaves with EXIT_HOST. */
 uint64_t bt_signal_stub(const struct bt *bt);

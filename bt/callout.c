@@ -51,6 +51,8 @@ static bool needs_dispatcher(const struct bt *bt)
 
     if (bt->opt.callouts_only || bt->opt.icount || (bt->key_mode & MODE_STEP))
         return true; /* MODE_STEP: of the instruction that is ending; it was to run alone */
+    if (bt->opt.user_direct && cpu->cpl == 3)
+        return true;
     if ((cpu->mode & (MODE_STEP | MODE_CS_FLAT)) != MODE_CS_FLAT)
         return true;
     if (cpu->debug_hits | (cpu->eflags_sys & (EFL_TF | EFL_VIP)))

@@ -93,7 +93,7 @@ static void review_window(struct bt *bt)
     struct vcpu *cpu = bt->cpu;
     uint32_t cost = mmu_window_cost(cpu);
 
-    if (bt->opt.mem != MEM_ADAPTIVE || cost <= CALLS_FREE)
+    if (bt->opt.mem != MEM_ADAPTIVE || bt->opt.user_direct || cost <= CALLS_FREE)
         return;
     struct space *s = space_of(bt);
     if (cost <= CALLS_FREE + CALLS_PER_WAIT * s->needed + CALLS_PER_SAMPLE * s->samples)
@@ -103,6 +103,14 @@ static void review_window(struct bt *bt)
     s->samples = 0;
     s->needed = min_u32(s->needed * SPACE_PATIENCE, SPACE_NEEDED_MAX);
     STAT_INC(cpu, form_to_checked);
+}
+
+static void select_window(struct bt *bt, uint64_t base)
+{
+    if (base == bt->gs_base)
+        return;
+    bt->gs_base = base;
+    platform_window_select(bt->cpu, base);
 }
 
 void form_sync(struct bt *bt)
@@ -122,10 +130,16 @@ void form_sync(struct bt *bt)
         return;
     if (view == VIEW_USER && !(cpu->mode & MODE_STEP))
         bt->key_mode |= MODE_WINDOW;
-    if (base != bt->gs_base) {
-        bt->gs_base = base;
-        platform_window_select(cpu, base);
-    }
+    select_window(bt, base);
+}
+
+bool bt_direct_window(struct vcpu *cpu)
+{
+    if (!mmu_window_open(cpu, VIEW_USER))
+        return false;
+    mmu_window_sync(cpu);
+    select_window(cpu->bt, mmu_window_base(cpu, VIEW_USER));
+    return true;
 }
 
 /* ---- towards the window ------------------------------------------------------------------------ */

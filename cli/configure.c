@@ -33,6 +33,7 @@ void configure_vm(struct vm_config *c, const struct options *o)
             .coherency = policies[o->coherency],
             .callouts_only = !o->inline_system,
             .reuse = o->reuse,
+            .user_direct = o->user_direct,
         },
         .machine = {
             .ram_bytes = o->ram_bytes,

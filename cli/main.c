@@ -542,5 +542,7 @@ int main(int argc, char **argv)
         bool is_usage = !ring1_exec(&session.options, error);
         return complain(is_usage ? STATUS_USAGE : STATUS_RUNTIME, error);
     }
+    if (session.options.user_direct)
+        return complain(STATUS_USAGE, "-accel bt: user=direct: a process can't do that, -accel ring1 can");
     return start(&session);
 }

@@ -84,6 +84,7 @@ struct options {
     const char *coherency_file; /* NULL: no log of events                                  */
     uint64_t coherency_max;     /* events in it at most                                    */
     unsigned tu_insns;
+    bool user_direct;           /* user=direct: user code is not translated (ring1)        */
     bool inline_system;
     const char *stats_file;
     bool perf_map;

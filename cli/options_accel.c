@@ -96,6 +96,14 @@ static bool read_host(void *field, const char *value)
     return *baseline || !strcmp(value, "auto");
 }
 
+static bool read_user(void *field, const char *value)
+{
+    bool *direct = field;
+
+    *direct = !strcmp(value, "direct");
+    return *direct || !strcmp(value, "bt");
+}
+
 static bool read_clock(void *field, const char *value)
 {
     bool *clock_insn = field;
@@ -127,6 +135,7 @@ static const struct property {
     { "coherency",  read_coherency, FIELD(coherency),  "trace, check, patch, retranslate or adaptive" },
     { "coherency-log", read_file,   FIELD(coherency_file), "the name of a file" },
     { "coherency-max", read_nonzero, FIELD(coherency_max), "a number of events" },
+    { "user",       read_user,      FIELD(user_direct), "direct or bt" },
     { "inline",     ON_OFF(inline_system) },
     { "stats",      read_file,      FIELD(stats_file), "the name of a file" },
     { "perf-map",   ON_OFF(perf_map) },

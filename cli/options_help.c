@@ -39,6 +39,8 @@ const char options_help[] =
     "                       host=auto|baseline  verify=on|off  tu-insns=1..64\n"
     "                       inline=on|off (system instructions inside translated code, or all\n"
     "                       of them in C)\n"
+    "                       user=bt|direct (user code translated, or run by the processor itself,\n"
+    "                       which -accel ring1 alone can)\n"
     "                       clock=host|insn  stats=FILE  perf-map=on|off\n"
     "                       coherency=trace|check|patch|retranslate|adaptive (code that the guest\n"
     "                       changes: its pages watched, its bytes compared before they run,\n"

@@ -451,7 +451,7 @@ static void find_tables(const struct vcpu *cpu, uint32_t vpn, struct tables *t)
 struct run {
     uint32_t vpn, npages;
     uint64_t pfn;
-    bool is_writable;
+    bool is_writable, is_executable;
 };
 
 static bool page_fits(const struct mmu *m, uint64_t pfn, bool is_writable)
@@ -464,14 +464,15 @@ static bool page_fits(const struct mmu *m, uint64_t pfn, bool is_writable)
 
 /* Does VA page vpn of the same table continue the run, `delta` pages from its first? */
 static bool pte_continues(const struct vcpu *cpu, const struct tables *t, uint32_t vpn, uint64_t pfn,
-                          bool is_writable, uint32_t needs)
+                          const struct run *r, uint32_t needs)
 {
     struct mmu *m = cpu->mmu;
     uint64_t pte = read_entry(m, t->table + (uint64_t)(vpn % t->table_pages) * t->entry_bytes, t->entry_bytes);
 
-    if (is_writable)
+    if (r->is_writable)
         needs |= PTE_W | PTE_D;
-    return (pte & needs) == needs && (pte & PA_MASK) >> GUEST_PAGE_SHIFT == pfn && page_fits(m, pfn, is_writable);
+    return (pte & needs) == needs && !(pte & PTE_NX) == r->is_executable &&
+           (pte & PA_MASK) >> GUEST_PAGE_SHIFT == pfn && page_fits(m, pfn, r->is_writable);
 }
 
 /* A page that is mapped as well or better would only have to be touched anew. */
@@ -489,13 +490,13 @@ static void extend_in_table(const struct vcpu *cpu, const struct window *w, cons
         return;
     for (unsigned i = 0; i < RUN_MAX && (r->vpn + r->npages) % t->table_pages; i++) {
         if (!wants_mapping(w, r->vpn + r->npages, r->is_writable) ||
-            !pte_continues(cpu, t, r->vpn + r->npages, r->pfn + r->npages, r->is_writable, needs))
+            !pte_continues(cpu, t, r->vpn + r->npages, r->pfn + r->npages, r, needs))
             break;
         r->npages++;
     }
     for (unsigned i = 0; i < RUN_MAX && r->vpn % t->table_pages && r->pfn; i++) {
         if (!wants_mapping(w, r->vpn - 1, r->is_writable) ||
-            !pte_continues(cpu, t, r->vpn - 1, r->pfn - 1, r->is_writable, needs))
+            !pte_continues(cpu, t, r->vpn - 1, r->pfn - 1, r, needs))
             break;
         r->vpn--;
         r->pfn--;
@@ -569,6 +570,8 @@ static bool leave_out_watched(const struct mmu *m, uint32_t vpn, struct run *r)
 static bool map_run(struct mmu *m, unsigned index, const struct run *r)
 {
     struct window *w = &ws(m)->w[index];
+    unsigned rights = (r->is_writable ? WINDOW_WRITE : 0) | (index ? WINDOW_USER : 0) |
+                      (index && r->is_executable ? WINDOW_EXECUTE : 0);
 
     if (r->is_writable && index && (!rmap_reserve(m, r->npages) || !w->in_use)) /* it may have been flushed */
         return false;
@@ -576,7 +579,7 @@ static bool map_run(struct mmu *m, unsigned index, const struct run *r)
     if (r->is_writable && !index && ws(m)->nruns == WINDOW_RUNS)
         window_clear(m, w);
     if (platform_window_map(w->base, r->vpn << GUEST_PAGE_SHIFT, r->pfn << GUEST_PAGE_SHIFT,
-                            r->npages << GUEST_PAGE_SHIFT, r->is_writable) != 0)
+                            r->npages << GUEST_PAGE_SHIFT, rights) != 0)
         return false;
     w->nvmas += 2;
     w->cost += w->page[r->vpn] & WP_SEEN ? COST_CALL : COST_ONCE;
@@ -650,7 +653,7 @@ enum window_fill mmu_window_fill(struct vcpu *cpu, enum mmu_view_id view, gva_t 
         w->cost += COST_ONCE;
         return WINDOW_FAULTS;
     }
-    struct run r = { .vpn = vpn, .npages = 1, .pfn = gpa_page(walk.pa) };
+    struct run r = { .vpn = vpn, .npages = 1, .pfn = gpa_page(walk.pa), .is_executable = walk.is_executable };
     if (!page_fits(m, r.pfn, is_store))
         return WINDOW_CANNOT;
     unsigned index = (unsigned)(w - ws(m)->w);

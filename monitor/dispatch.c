@@ -8,6 +8,7 @@
  */
 #include "base/assert.h"
 #include "monitor/debug.h"
+#include "monitor/direct.h"
 #include "monitor/monitor.h"
 #include "monitor/report.h"
 #include "monitor/system_internal.h"
@@ -376,6 +377,26 @@ static enum exit_reason run_debugged(struct vm *vm)
     return reason;
 }
 
+/* User code on the processor itself; what it may not do there, translated. */
+static enum exit_reason run_user(struct vm *vm)
+{
+    struct vcpu *cpu = vm->cpu;
+
+    switch (direct_run(vm)) {
+    case DIRECT_STEP:
+        STAT_INC(cpu, direct_step);
+        return run_alone(vm);
+    case DIRECT_LOOK:
+        return EXIT_POLL;
+    case DIRECT_FAULT:
+        return EXIT_FAULT;
+    case DIRECT_TRANSLATE:
+        break;
+    }
+    STAT_INC(cpu, direct_refused);
+    return bt_run(cpu);
+}
+
 /* Traps of the instruction before come before interrupts. */
 static void trap(struct vm *vm)
 {
@@ -430,7 +451,8 @@ void vm_run(struct vm *vm, struct vm_exit *out)
             continue;
         }
         bool is_debugged = cpu->eflags_sys & (EFL_TF | EFL_RF);
-        if (handle(vm, is_debugged ? run_debugged(vm) : bt_run(cpu), out) == END)
+        bool is_direct = cpu->cpl == 3 && vm->config.bt.user_direct && vm->config.host.direct;
+        if (handle(vm, is_debugged ? run_debugged(vm) : is_direct ? run_user(vm) : bt_run(cpu), out) == END)
             return;
     }
 }

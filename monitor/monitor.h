@@ -88,6 +88,9 @@ struct vm {
     uint64_t insns;               /* clock=insn: instructions begun before this budget   */
     uint64_t checkpoint_next;     /* of them, at which config.checkpoint is due           */
     struct coherency_log *coherency; /* NULL: nobody asked for it                         */
+    uint64_t direct_gdt[DIRECT_DESCRIPTORS]; /* the guest's, as the processor has them; valid so far: */
+    unsigned direct_count;
+    bool direct_known;
     size_t footprint;             /* bytes of this reservation                           */
 };
 

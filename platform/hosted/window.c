@@ -62,7 +62,7 @@ void platform_window_free(uint8_t *base)
         munmap(base - GUARD_BYTES, WINDOW_BYTES + 2 * GUARD_BYTES);
 }
 
-int platform_window_map(uint8_t *base, uint32_t va, uint64_t ram_ofs, uint32_t bytes, bool writable)
+int platform_window_map(uint8_t *base, uint32_t va, uint64_t ram_ofs, uint32_t bytes, unsigned rights)
 {
     hosted_park();
     uint64_t ram_bytes;
@@ -70,7 +70,7 @@ int platform_window_map(uint8_t *base, uint32_t va, uint64_t ram_ofs, uint32_t b
 
     if (fd < 0 || ram_ofs + bytes > ram_bytes || va + (uint64_t)bytes > WINDOW_BYTES)
         return -EINVAL;
-    void *p = mmap(base + va, bytes, PROT_READ | (writable ? PROT_WRITE : 0), MAP_SHARED | MAP_FIXED, fd,
+    void *p = mmap(base + va, bytes, PROT_READ | ((rights & WINDOW_WRITE) ? PROT_WRITE : 0), MAP_SHARED | MAP_FIXED, fd,
                    (off_t)ram_ofs);
     return p == MAP_FAILED ? -errno : 0;
 }

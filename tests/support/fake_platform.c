@@ -144,13 +144,13 @@ void platform_window_free(uint8_t *base)
     munmap(base - WINDOW_GUARD, WINDOW_BYTES + 2 * WINDOW_GUARD);
 }
 
-int platform_window_map(uint8_t *base, uint32_t va, uint64_t ram_ofs, uint32_t bytes, bool writable)
+int platform_window_map(uint8_t *base, uint32_t va, uint64_t ram_ofs, uint32_t bytes, unsigned rights)
 {
     (void)base;
     (void)va;
     (void)ram_ofs;
     (void)bytes;
-    (void)writable;
+    (void)rights;
     return -ENOSYS;
 }
 

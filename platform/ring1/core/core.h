@@ -26,6 +26,11 @@ void trap(struct trap_frame *f);
 /** GDT, IDT, TSS, control registers, FS base. */
 void descriptors_init(void);
 
+/** The guest's descriptors in our GDT, the first DIRECT_DESCRIPTORS; ours lie above. */
+uint64_t *descriptors_of_guest(void);
+/** FS as ring 1 has it. */
+void descriptors_restore_fs(void);
+
 /** A sum over what never changes once the core stands: the image's text and constants, IDT, GDT, TSS. */
 uint64_t core_sum(void);
 
@@ -65,8 +70,9 @@ int paging_back(uint64_t va, uint64_t bytes, uint64_t alias);
 /** Nothing is mapped in [va, va + bytes) any more; with `give` the memory is free again. @return the bytes that were
  *  mapped. */
 uint64_t paging_unmap(uint64_t va, uint64_t bytes, bool give);
-/** Show `bytes` of what is mapped at `from` at `va`, which may show something else so far. 0 or -errno. */
-int paging_show(uint64_t va, uint64_t from, uint64_t bytes, bool writable);
+/** Show `bytes` of what is mapped at `from` at `va`, which may show something else so far. `rights`: WINDOW_*. 0 or
+ *  -errno. */
+int paging_show(uint64_t va, uint64_t from, uint64_t bytes, unsigned rights);
 #define WINDOWS_MAX   32u
 #define WINDOW_BYTES  (1ull << 32)
 #define WINDOW_STRIDE (2 * WINDOW_BYTES) /* what lies between two is never mapped */
@@ -127,6 +133,14 @@ bool memory_has(uint64_t bytes);
 /** Nanoseconds a TSC tick, 32 fraction bits. */
 extern uint64_t core_tsc_scale;
 
+/* ---- direct.c: the guest's user code at CPL 3 --------------------------------------------------- */
+struct direct_exit;
+/** Ring 0, in a call: `f` goes on in user code. false: the vCPU's segments are not in the table. */
+bool direct_enter(struct trap_frame *f, struct direct_exit *out);
+/** Ring 0, after a trap from CPL 3: `f` goes on behind the call. `vector`: of struct direct_exit. */
+void direct_leave(struct trap_frame *f, unsigned vector);
+extern const struct direct_ops ring1_direct;
+
 /* ---- panic.c ---------------------------------------------------------------------------------- */
 void core_print(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 _Noreturn void core_panic(const struct trap_frame *f, const char *why);
@@ -134,6 +148,8 @@ _Noreturn void core_panic(const struct trap_frame *f, const char *why);
 /* ---- counters ---------------------------------------------------------------------------------- */
 struct core_counters {
     uint64_t calls, interrupts, filled, exits, overflows;
+    uint64_t user_entries, user_interrupts, user_faults, user_exceptions; /* to CPL 3; and back, by what */
+    uint64_t user_ticks; /* of the TSC, at CPL 3 */
 };
 extern struct core_counters core_counters;
 

@@ -10,6 +10,7 @@
 #include "base/string.h"
 #include "platform/ring1/core/core.h"
 #include "platform/ring1/core/machine.h"
+#include "platform/platform.h"
 
 /* Descriptors: flat, 64-bit code or data, of a DPL. */
 #define DESC_CODE64(dpl) (0x00af9b000000ffffull | (uint64_t)(dpl) << 45)
@@ -37,7 +38,10 @@ struct table_register {
     uint64_t base;
 } __attribute__((packed));
 
-static uint64_t gdt[8] __attribute__((aligned(16)));
+#define OURS (SEL_OURS / 8)
+#define GDT_ENTRIES (OURS + 7)
+_Static_assert(OURS == DIRECT_DESCRIPTORS, "our descriptors follow the guest's");
+static uint64_t gdt[GDT_ENTRIES] __attribute__((aligned(16)));
 static struct gate idt[256] __attribute__((aligned(16)));
 static struct tss tss __attribute__((aligned(16)));
 
@@ -125,8 +129,8 @@ static void set_control(void)
     cr4 |= leaf7[2] & 1u << 2 ? HOST_CR4_UMIP : 0;
     __asm__ volatile("mov %0, %%cr4" : : "r"(cr4));
     __asm__ volatile("mov %%cr0, %0" : "=r"(cr0));
-    cr0 &= ~(HOST_CR0_EM | HOST_CR0_TS | HOST_CR0_AM);
-    cr0 |= HOST_CR0_MP | HOST_CR0_NE | HOST_CR0_WP;
+    cr0 &= ~(HOST_CR0_EM | HOST_CR0_TS);
+    cr0 |= HOST_CR0_MP | HOST_CR0_NE | HOST_CR0_WP | HOST_CR0_AM; /* AM: of user code, with its AC, only */
     __asm__ volatile("mov %0, %%cr0" : : "r"(cr0));
     __asm__ volatile("fninit");
     write_msr(MSR_SYSENTER_CS, 0); /* #GP or #UD: there is no way in but through gates */
@@ -147,7 +151,17 @@ uint64_t core_sum(void)
     extern const uint8_t image_base[], image_rodata_end[];
     uint64_t s = sum(0xcbf29ce484222325ull, image_base, (size_t)(image_rodata_end - image_base));
 
-    return sum(sum(sum(s, gdt, sizeof gdt), idt, sizeof idt), &tss, sizeof tss);
+    return sum(sum(sum(s, gdt + OURS, sizeof gdt - OURS * sizeof *gdt), idt, sizeof idt), &tss, sizeof tss);
+}
+
+uint64_t *descriptors_of_guest(void)
+{
+    return gdt;
+}
+
+void descriptors_restore_fs(void)
+{
+    write_msr(MSR_FS_BASE, address_of(thread_block));
 }
 
 void descriptors_init(void)
@@ -159,6 +173,6 @@ void descriptors_init(void)
     set_control();
     thread_block[0] = address_of(thread_block);
     thread_block[5] = read_tsc() << 8; /* a low byte of 0 ends strings */
-    write_msr(MSR_FS_BASE, address_of(thread_block));
+    descriptors_restore_fs();
     write_msr(MSR_GS_BASE, 0);
 }

@@ -187,7 +187,7 @@ void ring1_features(struct host_features *out, bool baseline)
 {
     uint32_t leaf[4];
 
-    *out = (struct host_features){ .linear_window = true };
+    *out = (struct host_features){ .linear_window = true, .direct = &ring1_direct };
     if (baseline)
         return;
     read_cpuid(0, 0, leaf);

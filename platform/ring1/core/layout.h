@@ -28,12 +28,13 @@
 #define MACHINE_PAGE 4096
 #define LARGE_PAGE   0x200000
 
-/* Selectors. Each ring's data segment follows its code segment. */
-#define SEL_CODE0 0x08
-#define SEL_DATA0 0x10
-#define SEL_CODE1 0x19
-#define SEL_DATA1 0x21
-#define SEL_TSS   0x28
+/* Selectors, above those that a guest may have. Each ring's data segment follows its code segment. */
+#define SEL_OURS  0x1000
+#define SEL_CODE0 0x1008
+#define SEL_DATA0 0x1010
+#define SEL_CODE1 0x1019
+#define SEL_DATA1 0x1021
+#define SEL_TSS   0x1028
 
 /* Vectors: exceptions, then the two PICs, then the gate that ring 1 may call. */
 #define VECTOR_PIC1    0x20

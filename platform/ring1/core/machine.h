@@ -74,6 +74,19 @@ static inline void read_cpuid(uint32_t leaf, uint32_t sub, uint32_t out[4])
     __asm__ volatile("cpuid" : "=a"(out[0]), "=b"(out[1]), "=c"(out[2]), "=d"(out[3]) : "a"(leaf), "c"(sub));
 }
 
+static inline uint64_t read_dr6(void)
+{
+    uint64_t v;
+
+    __asm__ volatile("mov %%dr6, %0" : "=r"(v));
+    return v;
+}
+
+static inline void write_dr6(uint64_t v)
+{
+    __asm__ volatile("mov %0, %%dr6" : : "r"(v));
+}
+
 static inline uint64_t read_cr2(void)
 {
     uint64_t v;

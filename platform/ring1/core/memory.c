@@ -228,11 +228,11 @@ void platform_window_free(uint8_t *base)
     window_used[window_at(address_of(base))] = false;
 }
 
-int platform_window_map(uint8_t *base, uint32_t va, uint64_t ram_ofs, uint32_t bytes, bool writable)
+int platform_window_map(uint8_t *base, uint32_t va, uint64_t ram_ofs, uint32_t bytes, unsigned rights)
 {
     if (ram_ofs + bytes > ram_bytes || va + (uint64_t)bytes > WINDOW_BYTES)
         return -EINVAL;
-    return (int)nucleus(NUC_SHOW, address_of(base) + va, GUEST_RAM + ram_ofs, bytes, writable);
+    return (int)nucleus(NUC_SHOW, address_of(base) + va, GUEST_RAM + ram_ofs, bytes, rights);
 }
 
 int platform_window_unmap(uint8_t *base, uint32_t va, uint64_t bytes)

@@ -19,11 +19,12 @@ enum nucleus_call {
     NUC_SERIAL,   /* (data, bytes): out of the machine's first serial port                     */
     NUC_BACK,     /* (VA, bytes, executable alias VA or 0): zeroed memory -> 0 or -ENOMEM      */
     NUC_UNMAP,    /* (VA, bytes, 1: and give the memory back) -> bytes that were mapped        */
-    NUC_SHOW,     /* (VA, VA of backed memory, bytes, writable): a second mapping -> 0, -errno */
+    NUC_SHOW,     /* (VA, VA of backed memory, bytes, WINDOW_*): a second mapping -> 0, -errno */
     NUC_TIMER,    /* (nanoseconds from now): an interrupt, sooner if the timer has no such range */
     NUC_WAIT,     /* (nanoseconds): until an event; returns at once when one is there          */
     NUC_TREE,     /* (window): its own page tables, with it at address 0 -> 0 or -ENOMEM       */
     NUC_SELECT,   /* (window): that one is at address 0                                        */
+    NUC_DIRECT,   /* (struct direct_exit *): run user code -> 0 or -EINVAL                     */
     NUC_CMOS,     /* (register) -> byte                                                        */
     NUC_EXIT,     /* (status): the end of the machine                                          */
     NUC_COUNT,

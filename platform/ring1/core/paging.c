@@ -10,6 +10,7 @@
 #include "base/types.h"
 #include "platform/ring1/core/errno.h"
 #include "platform/ring1/core/machine.h"
+#include "platform/platform.h"
 
 #define ENTRIES      512u
 #define FLUSH_ALL_AT 64u /* pages from which reloading CR3 is cheaper */
@@ -189,15 +190,18 @@ uint64_t paging_unmap(uint64_t va, uint64_t bytes, bool give)
     return mapped;
 }
 
-int paging_show(uint64_t va, uint64_t from, uint64_t bytes, bool writable)
+int paging_show(uint64_t va, uint64_t from, uint64_t bytes, unsigned rights)
 {
+    uint64_t flags = (rights & WINDOW_WRITE ? PG_W : 0) | (rights & WINDOW_EXECUTE ? 0 : PG_NX) |
+                     (rights & WINDOW_USER ? PG_U : 0);
+
     if (!memory_has(0))
         return -ENOMEM;
     for (uint64_t done = 0; done < bytes; done += MACHINE_PAGE) {
         uint64_t pa = paging_pa(from + done);
         if (!pa)
             return -EINVAL;
-        if (!paging_map(va + done, pa, PG_NX | (writable ? PG_W : 0)))
+        if (!paging_map(va + done, pa, flags))
             return -ENOMEM;
         if (bytes <= FLUSH_ALL_AT * MACHINE_PAGE)
             flush(va + done);

@@ -12,6 +12,7 @@
 #include "platform/ring1/core/machine.h"
 #include "platform/ring1/core/errno.h"
 #include "platform/ring1/core/nucleus.h"
+#include "platform/platform.h"
 
 enum { SIG_ILL = 4, SIG_TRAP = 5, SIG_BUS = 7, SIG_FPE = 8, SIG_SEGV = 11 };
 enum { CODE_ADDRESS = 1, CODE_KERNEL = 0x80 };
@@ -108,7 +109,7 @@ static void fault(struct trap_frame *f)
 
 /* ---- calls ---------------------------------------------------------------------------------- */
 
-static int64_t call(const struct trap_frame *f)
+static int64_t call(struct trap_frame *f)
 {
     core_counters.calls++;
     switch ((enum nucleus_call)f->rax) {
@@ -141,6 +142,8 @@ static int64_t call(const struct trap_frame *f)
         if (f->rdi < WINDOWS_MAX)
             paging_select((unsigned)f->rdi);
         return 0;
+    case NUC_DIRECT:
+        return direct_enter(f, (struct direct_exit *)(uintptr_t)f->rdi) ? (int64_t)f->rax : -EINVAL;
     case NUC_CMOS:
         return cmos_read((uint8_t)f->rdi);
     case NUC_EXIT:
@@ -153,9 +156,23 @@ static int64_t call(const struct trap_frame *f)
 
 /* ---- all of them ------------------------------------------------------------------------------ */
 
+/* The guest's user code was interrupted, or met an exception. NMIs are nobody's. */
+static void trap_from_user(struct trap_frame *f)
+{
+    bool is_interrupt = f->vector >= VECTOR_PIC1 && f->vector < VECTOR_PIC2 + 8;
+
+    if (is_interrupt)
+        irq((unsigned)(f->vector - VECTOR_PIC1), f);
+    if (f->vector < EXCEPTIONS ? f->vector == EXC_NMI : !is_interrupt || core_world.cpu->run)
+        return;
+    direct_leave(f, is_interrupt ? DIRECT_INTERRUPTED : (unsigned)f->vector);
+}
+
 void trap(struct trap_frame *f)
 {
-    if (f->vector == VECTOR_NUCLEUS)
+    if ((f->cs & 3) == 3)
+        trap_from_user(f);
+    else if (f->vector == VECTOR_NUCLEUS)
         f->rax = (uint64_t)call(f);
     else if (f->vector < EXCEPTIONS)
         fault(f);

@@ -34,6 +34,7 @@ static struct {
     struct vm *vm;
     bool self_test;
     uint64_t core_sum;
+    struct stats stats;
 } session;
 
 static _Noreturn void fail(const char *text)
@@ -185,6 +186,7 @@ static void machine_down(void)
 {
     vcpu_fpu_park(session.vm->cpu);
     ring1_attach(NULL, 0);
+    session.stats = session.vm->cpu->stats;
     vm_free(session.vm);
     session.vm = NULL;
 }
@@ -214,6 +216,13 @@ static void print_counters(void)
                 "%llu return stacks run over\n",
                 (unsigned long long)n->calls, (unsigned long long)n->interrupts, (unsigned long long)n->filled,
                 (unsigned long long)n->exits, (unsigned long long)n->overflows);
+    if (session.options.user_direct)
+        ring1_print("user code: %llu times to ring 3, %llu ticks of the TSC there; back by %llu interrupts, %llu page "
+                    "faults, %llu other exceptions; %llu instructions translated alone, %llu entries refused\n",
+                    (unsigned long long)n->user_entries, (unsigned long long)n->user_ticks,
+                    (unsigned long long)n->user_interrupts, (unsigned long long)n->user_faults,
+                    (unsigned long long)n->user_exceptions, (unsigned long long)session.stats.direct_step,
+                    (unsigned long long)session.stats.direct_refused);
 }
 
 static _Noreturn void run(void)
