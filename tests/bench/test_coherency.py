@@ -53,7 +53,7 @@ class Coherency(unittest.TestCase):
         self.assertAlmostEqual(self.one('modify-constant', 'trace')['per_event']['traced_store'], 1, delta=0.1)
         self.assertAlmostEqual(self.one('modify-constant', 'patch')['per_event']['coherency_patched'], 1, delta=0.1)
         self.assertLess(self.one('modify-constant', 'patch')['per_event']['inval_write'], 0.1)
-        self.assertEqual(self.one('modify-constant', 'check')['per_event']['traced_store'], 0)
+        self.assertLess(self.one('modify-constant', 'check')['per_event']['traced_store'], 0.1)  # the first one of a page
         self.assertAlmostEqual(self.one('mixed-page', 'trace')['per_event']['traced_store_false'], 1, delta=0.1)
         self.assertLess(self.one('nothing-changes', 'adaptive')['per_event']['traced_store'], 0.01)
 
